@@ -1,0 +1,131 @@
+"""Where data sets are found and kept: ``$REPRISE_DATA``, then the cache, both in the layout of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["SOURCES", "DataMissing", "cached", "digest", "find", "get", "home", "read_table"]
+
+# Official names on the hub, the folder of the parquet files there, and what a download weighs in megabytes.
+SOURCES = {
+    "mnist": ("ylecun/mnist", "mnist", 18),
+    "fashion_mnist": ("zalando-datasets/fashion_mnist", "fashion_mnist", 36),
+    "cifar10": ("uoft-cs/cifar10", "plain_text", 144),
+}
+
+
+class DataMissing(FileNotFoundError):
+    """A data set is not on this machine."""
+
+
+def home() -> Path:
+    """The folder for all that reprise keeps: ``$REPRISE_HOME``, by default ``~/.cache/reprise``."""
+    return Path(os.environ.get("REPRISE_HOME") or Path.home() / ".cache" / "reprise")
+
+
+def find(name: str, split: str) -> Path:
+    """The parquet file of one split.
+
+    Raises:
+        DataMissing: it is neither under ``$REPRISE_DATA`` nor in the cache; the message says how to get it.
+    """
+    folders = [Path(os.environ["REPRISE_DATA"])] if os.environ.get("REPRISE_DATA") else []
+    for folder in [*folders, home() / "data"]:
+        path = folder / name / f"{split}.parquet"
+        if path.is_file():
+            return path
+    remedy = f"`reprise data get {name}` downloads it ({SOURCES[name][2]} MB), or " if name in SOURCES else ""
+    raise DataMissing(
+        f"the data set {name!r} is not on this machine: {remedy}set REPRISE_DATA to a folder that holds "
+        f"{name}/{split}.parquet"
+    )
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
+    """Read a parquet file; a damaged one is refused by name, with the remedy."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path, columns=columns)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and get it again") from error
+
+
+def digest(path: Path) -> str:
+    """A fingerprint of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def cached(source: Path, kind: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays derived from a file, made once per content of the file and memory-mapped from the cache afterwards.
+
+    Without a place to write the arrays are made anew at each call.
+    """
+    folder = home() / "cache" / f"{source.stem}-{kind}-{digest(source)}"
+    if not folder.is_dir():
+        arrays = make()
+        try:
+            with written_whole(folder) as temporary:
+                temporary.mkdir()
+                for name, array in arrays.items():
+                    np.save(temporary / f"{name}.npy", array)
+        except OSError:
+            return arrays
+    # Copy-on-write: readers may not change the file, and PyTorch wants writable memory.
+    return {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that takes its place only if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        temporary = Path(folder) / target.name
+        yield temporary
+        if target.is_dir():  # somebody else was faster
+            return
+        temporary.replace(target)
+
+
+def get(name: str) -> list[Path]:
+    """Download a data set from the Hugging Face hub into the cache; splits that are there already are kept.
+
+    Returns:
+        The parquet files, one per split.
+
+    Raises:
+        ValueError: the data set is unknown.
+        ModuleNotFoundError: huggingface_hub is not installed.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"unknown data set {name!r}; there are {', '.join(SOURCES)}")
+    repository, folder, _ = SOURCES[name]
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("downloads need huggingface_hub: pip install 'reprise[paper]'") from error
+    paths = []
+    for split in ("train", "test"):
+        target = home() / "data" / name / f"{split}.parquet"
+        if not target.is_file():
+            # The hub's client checks the size and the checksum of what it brings.
+            remote = f"{folder}/{split}-00000-of-00001.parquet"
+            fetched = hf_hub_download(repository, remote, repo_type="dataset")
+            with written_whole(target) as temporary:
+                shutil.copyfile(fetched, temporary)
+        paths.append(target)
+    return paths
