@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from reprise.files import home, written_whole
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
 
-__all__ = ["SOURCES", "DataMissing", "cached", "digest", "find", "get", "home", "read_table"]
+__all__ = ["SOURCES", "DataMissing", "cached", "digest", "find", "get", "read_table"]
 
 # Official names on the hub, the folder of the parquet files there, and what a download weighs in megabytes.
 SOURCES = {
@@ -28,11 +27,6 @@ SOURCES = {
 
 class DataMissing(FileNotFoundError):
     """A data set is not on this machine."""
-
-
-def home() -> Path:
-    """The folder for all that reprise keeps: ``$REPRISE_HOME``, by default ``~/.cache/reprise``."""
-    return Path(os.environ.get("REPRISE_HOME") or Path.home() / ".cache" / "reprise")
 
 
 def find(name: str, split: str) -> Path:
@@ -75,6 +69,8 @@ def cached(source: Path, kind: str, make: Callable[[], dict[str, np.ndarray]]) -
 
     Without a place to write the arrays are made anew at each call.
     """
+    import numpy as np
+
     folder = home() / "cache" / f"{source.stem}-{kind}-{digest(source)}"
     if not folder.is_dir():
         arrays = make()
@@ -87,18 +83,6 @@ def cached(source: Path, kind: str, make: Callable[[], dict[str, np.ndarray]]) -
             return arrays
     # Copy-on-write: readers may not change the file, and PyTorch wants writable memory.
     return {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
-
-
-@contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that takes its place only if the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        temporary = Path(folder) / target.name
-        yield temporary
-        if target.is_dir():  # somebody else was faster
-            return
-        temporary.replace(target)
 
 
 def get(name: str) -> list[Path]:
