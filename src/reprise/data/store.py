@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow
 
-__all__ = ["SOURCES", "DataMissing", "cached", "digest", "find", "get", "read_table"]
+__all__ = ["SOURCES", "DataMissing", "cached", "digest", "files", "find", "get", "read_table"]
 
 # Official names on the hub, the folder of the parquet files there, and what a download weighs in megabytes.
 SOURCES = {
@@ -45,6 +45,15 @@ def find(name: str, split: str) -> Path:
         f"the data set {name!r} is not on this machine: {remedy}set REPRISE_DATA to a folder that holds "
         f"{name}/{split}.parquet"
     )
+
+
+def files(name: str) -> list[Path]:
+    """Every split of a data set.
+
+    Raises:
+        DataMissing: as :func:`find`.
+    """
+    return sorted(find(name, "train").parent.glob("*.parquet"))
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pyarrow.Table:

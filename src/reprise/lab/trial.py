@@ -16,7 +16,7 @@ from reprise.lab.timing import SpeedComparison, compare_speed
 __all__ = ["Trial"]
 
 
-def _silent(arm: str | None, share: float, what: str) -> None:
+def _silent(share: float, what: str) -> None:
     """The progress listener of a trial that nobody watches."""
 
 
@@ -39,14 +39,14 @@ class Trial:
     device: torch.device
     folder: Path
     shared: Any = None
-    listener: Callable[[str | None, float, str], None] = _silent
+    listener: Callable[[float, str], None] = _silent
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pictures: list[dict[str, str]] = field(default_factory=list)
 
     def progress(self, done: float, total: float, what: str = "") -> None:
         """Tell how far the trial is."""
-        self.listener(self.arm, min(1.0, done / total), what)
+        self.listener(min(1.0, done / total), what)
 
     def curve(self, name: str, x: float, y: float) -> None:
         """Add a point to a curve; the report draws it with one line per seed and the mean per arm."""

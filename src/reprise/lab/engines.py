@@ -1,0 +1,198 @@
+"""Where units run: on this machine, or on a Ray cluster. Ray schedules its own; we have no scheduler."""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from reprise.lab import store
+from reprise.lab.unit import Event, Failed, Progress, Unit, run_unit
+
+__all__ = ["cores", "local", "ray"]
+
+# Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
+MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def log_of(unit: Unit) -> Path:
+    """Where a unit writes what it prints and how it fails."""
+    return store.runs(unit.paper.slug) / "logs" / f"{unit.name}.log"
+
+
+# This machine --------------------------------------------------------------------------------------------------------
+
+
+def local(units: Sequence[Unit]) -> Iterator[Event]:
+    """Run units in child processes, as many at a time as there are cores; those that need quiet run last, one by one.
+
+    A child is forked from a server that has PyTorch loaded, so it starts in hundredths of a second. If it dies, that is
+    told as the failure of its unit, and the rest goes on. If this process dies, its children end themselves.
+    """
+    for name in ONE_THREAD:
+        os.environ[name] = "1"
+    os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "reprise.lab.unit", "reprise.lab.trial", "reprise.lab.seeding"])
+
+    waiting = sorted(units, key=lambda unit: unit.experiment.alone)
+    running: dict[Connection, tuple[Unit, Any]] = {}
+    finished: set[str] = set()
+    try:
+        while waiting or running:
+            while waiting and _fits(waiting[0], [unit for unit, _ in running.values()]):
+                unit = waiting.pop(0)
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_child, args=(unit, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = unit, process
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                unit, process = running[connection]
+                try:
+                    event = connection.recv()
+                    if event is None:
+                        finished.add(unit.name)
+                    else:
+                        yield event
+                except (EOFError, ConnectionResetError):
+                    process.join()
+                    del running[connection]
+                    connection.close()
+                    if unit.name not in finished:
+                        yield Failed(unit.name, None, _cause(process.exitcode), str(log_of(unit)))
+    finally:
+        for connection, (_, process) in running.items():
+            process.kill()
+            connection.close()
+        for _, process in running.values():
+            process.join()
+
+
+def _fits(unit: Unit, beside: Sequence[Unit]) -> bool:
+    if not beside:
+        return True
+    if unit.experiment.alone or unit.device != "cpu":
+        return False
+    return sum(other.experiment.threads for other in beside) + unit.experiment.threads <= cores()
+
+
+def _cause(exitcode: int) -> str:
+    if exitcode == -signal.SIGKILL:
+        return "the process was killed (signal 9): the machine ran out of memory, or somebody killed it"
+    if exitcode < 0:
+        return f"the process crashed with {signal.Signals(-exitcode).name}"
+    return f"the process ended early with status {exitcode}"
+
+
+def _child(unit: Unit, connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    log = log_of(unit)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            faulthandler.enable(file)
+            run_unit(unit, connection.send, log)
+            sys.stdout.flush()
+    except Exception as error:  # no place to write, say; errors of the recipe are told by run_unit
+        connection.send(Failed(unit.name, None, str(error), str(log)))
+    connection.send(None)
+
+
+def _end_with_parent(connection: Connection) -> None:
+    try:
+        connection.recv()  # the parent never sends: this returns when it is gone
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+# A Ray cluster -------------------------------------------------------------------------------------------------------
+
+
+def ray(units: Sequence[Unit], address: str | None = None) -> Iterator[Event]:
+    """Run units as tasks of a Ray cluster: the one at ``address``, or one started here for as long as it takes.
+
+    Ray runs the units of a lost node again elsewhere. A worker keeps finished trials in its own store, as a local run
+    does, and sends them here. reprise and its data must be installed on every node.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        ConnectionError: there is no cluster at the address.
+    """
+    try:
+        import ray as cluster
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the ray engine needs Ray: pip install 'reprise[ray]'") from error
+    started = not cluster.is_initialized()
+    if started:
+        names = ("REPRISE_HOME", "REPRISE_DATA", "REPRISE_PAPERS")
+        settings: dict[str, Any] = (
+            {"address": address} if address else {"num_cpus": cores(), "include_dashboard": False}
+        )
+        settings["runtime_env"] = {"env_vars": {name: os.environ[name] for name in names if name in os.environ}}
+        cluster.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+    try:
+        task = cluster.remote(_ray_task)
+        pending = {}
+        for unit in units:
+            alone = unit.experiment.alone
+            options = {"num_cpus": unit.experiment.threads, "num_gpus": float(unit.device == "cuda"), "max_retries": 5}
+            if alone:  # a quiet machine: take every core of a node
+                options["num_cpus"] = max(node["Resources"].get("CPU", 1) for node in cluster.nodes() if node["Alive"])
+            pending[task.options(**options).remote(unit)] = unit
+            yield Progress(unit.name, None, 0.0, "waits")
+        while pending:
+            done, _ = cluster.wait(list(pending), timeout=1.0)
+            for reference in done:
+                unit = pending.pop(reference)
+                try:
+                    events, folders = cluster.get(reference)
+                except cluster.exceptions.RayError as error:
+                    yield Failed(unit.name, None, " ".join(str(error).split())[:300], str(log_of(unit)))
+                    continue
+                for identity, packed in folders:
+                    _unpack(store.trial_folder(unit.paper.slug, identity), packed)
+                yield from events
+    finally:
+        if started:
+            cluster.shutdown()
+
+
+def _ray_task(unit: Unit) -> tuple[list[Event], list[tuple[dict[str, Any], bytes]]]:
+    events: list[Event] = []
+    run_unit(unit, lambda event: None if isinstance(event, Progress) else events.append(event), log_of(unit))
+    folders = []
+    for job in unit.jobs:
+        folder = store.trial_folder(unit.paper.slug, job.identity)
+        if folder.is_dir():
+            packed = io.BytesIO()
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                archive.add(folder, arcname=".")
+            folders.append((job.identity, packed.getvalue()))
+    return events, folders
+
+
+def _unpack(folder: Path, packed: bytes) -> None:
+    if not folder.is_dir():
+        with store.written_whole(folder) as temporary, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(temporary, filter="data")
