@@ -17,18 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from reprise.lab import store
+from reprise.lab.provenance import cores
 from reprise.lab.unit import Event, Failed, Progress, Unit, run_unit
 
-__all__ = ["cores", "local", "ray"]
+__all__ = ["local", "ray"]
 
 # Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def log_of(unit: Unit) -> Path:

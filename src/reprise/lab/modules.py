@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from reprise.files import home, written_whole
+from reprise.lab.paper import Experiment
 
-__all__ = ["LAB", "closure", "save_memory", "source_of", "third_party"]
+__all__ = ["LAB", "closure", "of", "save_memory", "source_of", "third_party"]
 
 PACKAGE = Path(__file__).parent.parent
 LAB = "reprise.lab.seeding"  # what the lab itself does to the numbers of a trial
@@ -25,19 +26,25 @@ LAB = "reprise.lab.seeding"  # what the lab itself does to the numbers of a tria
 Scan = tuple[str, tuple[str, ...]]  # fingerprint of the code, dotted names it imports
 
 
+def of(experiment: Experiment) -> dict[str, str]:
+    """The fingerprints of all that an experiment's numbers depend on; timings depend on how we time."""
+    return closure(experiment.file, *(["reprise.lab.timing"] if experiment.alone else []))
+
+
 def closure(recipe: Path, *also: str) -> dict[str, str]:
     """The fingerprints of a recipe and of every module of ours that it reaches, by module name.
 
     Args:
         recipe: the recipe's file.
-        also: modules to add with all that they reach.
+        also: modules of the lab to add.
     """
     name = f"reprise.papers.{recipe.parent.name}.{recipe.stem}"
     found = {name: _scan(recipe)[0]}
-    queue = [*_scan(recipe)[1], *also, LAB]
+    own = {LAB, *also}
+    queue = [*_scan(recipe)[1], *own]
     while queue:
         module = _resolve(queue.pop())
-        if module is not None and module not in found and not (module.startswith("reprise.lab") and module != LAB):
+        if module is not None and module not in found and not (module.startswith("reprise.lab") and module not in own):
             found[module], imports = _scan(source_of(module))
             queue.extend(imports)
     return dict(sorted(found.items()))

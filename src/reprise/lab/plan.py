@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-import subprocess
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any, get_type_hints
 
-from reprise.lab import modules, store
+from reprise.lab import modules, provenance
 from reprise.lab.paper import Experiment, Paper, PaperError, nearest
 from reprise.lab.unit import Job, Unit
 
-__all__ = ["Part", "Plan", "claims_digest", "machine", "make_plan", "parse_seeds"]
+__all__ = ["Part", "Plan", "make_plan", "parse_seeds"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class Part:
     experiment: Experiment
     seeds: tuple[int, ...]
     jobs: tuple[Job, ...]
-    facts: Mapping[str, Any]  # scale, modules, data, versions: what all its trials share
+    facts: Mapping[str, Any]  # modules, data, versions, device: what all its trials share
 
 
 @dataclass(frozen=True)
@@ -117,14 +112,13 @@ def _plan_experiment(
         return _settings(merged, settings_class, experiment)
 
     base = resolve({})
-    facts = {
-        "scale": scale,
-        "modules": modules.closure(experiment.file, *(["reprise.lab.timing"] if experiment.alone else [])),
-        "data": _data(experiment, base),
-        "versions": _versions(experiment),
+    facts: dict[str, Any] = {
+        "modules": modules.of(experiment),
+        "data": provenance.data(experiment, base),
+        "versions": provenance.versions(experiment),
         "device": device,
     }
-    provenance = {"machine": machine(), "claims": claims_digest(paper), **_commit(paper, facts["modules"])}
+    origin = provenance.origin(paper, facts["modules"])
     shares = hasattr(recipe, "prepare") or experiment.alone
     names = [arm for arm in experiment.arms if not arms or arm in arms]
     jobs, units = [], []
@@ -133,12 +127,11 @@ def _plan_experiment(
         for name in names:
             settings = resolve(experiment.arms[name].settings)
             identity = {"experiment": experiment.name, "arm": name, "seed": seed, "settings": settings, **facts}
-            identity.pop("scale")
             of_seed.append(Job(name, settings, identity))
         jobs.extend(of_seed)
         for group in [of_seed] if shares else [[job] for job in of_seed]:
             label = f"{experiment.name}-{seed}" + ("" if shares else f"-{group[0].arm}")
-            units.append(Unit(label, paper, experiment, seed, base, tuple(group), device, provenance))
+            units.append(Unit(label, paper, experiment, seed, base, tuple(group), device, origin))
     return Part(experiment, wanted, tuple(jobs), facts), [unit for unit in units if unit.jobs]
 
 
@@ -166,8 +159,6 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _parse(overrides: Iterable[str], settings_class: type, experiment: Experiment) -> dict[str, Any]:
     """ "key=value" strings as typed settings."""
-    import tomllib
-
     hints = get_type_hints(settings_class)
     parsed: dict[str, Any] = {}
     for override in overrides:
@@ -206,101 +197,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-# Facts ---------------------------------------------------------------------------------------------------------------
-
-
-def claims_digest(paper: Paper) -> str:
-    """A fingerprint of what is claimed and by which metrics and scales it is judged."""
-    claims = [dataclasses.asdict(claim) for claim in paper.claims]
-    for claim in claims:
-        for key in ("text", "paper", "source", "margin_from"):  # words, not numbers
-            claim.pop(key)
-    experiments = {
-        experiment.name: {
-            "metrics": {name: metric.resolution for name, metric in experiment.metrics.items()},
-            "scales": {name: [scale.seeds, dict(scale.settings)] for name, scale in experiment.scales.items()},
-            "arms": {name: dict(arm.settings) for name, arm in experiment.arms.items()},
-        }
-        for experiment in paper.experiments.values()
-    }
-    return store.digest([claims, experiments])
-
-
-def _data(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Fingerprints of the data sets that the settings name, or else of all that the experiment names."""
-    from reprise.data import store as data_store
-
-    names = [settings["data"]] if isinstance(settings.get("data"), str) else experiment.data
-    return {
-        name: {path.stem: data_store.digest(path) for path in data_store.files(name)}
-        for name in names
-        if name != "digits"  # comes with scikit-learn, whose version is recorded
-    }
-
-
-def _versions(experiment: Experiment) -> dict[str, str]:
-    """Versions of Python and of all packages that the recipe and its modules import."""
-    distributions = metadata.packages_distributions()
-    imported = {"torch", "numpy", *modules.third_party(experiment.file)}
-    names = sorted({distributions[name][0] for name in imported if name in distributions})
-    return {"python": platform.python_version(), **{name.lower(): metadata.version(name) for name in names}}
-
-
-@lru_cache(maxsize=1)
-def machine() -> dict[str, Any]:
-    """What this machine is, and how fast: seconds for a fixed piece of work on one core."""
-    from reprise.lab.engines import cores
-
-    return {"system": platform.system(), "processor": _processor(), "cores": cores(), "yardstick": _yardstick()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _yardstick() -> float:
-    """Seconds for a small convolutional forward and backward pass on one core: what estimates of time are scaled by."""
-    import time
-
+def _device(name: str) -> str:
+    """The device to run on; "auto" takes the fastest that is there."""
     import torch
-    from torch.nn import functional as F
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(16, 32, 28, 28, generator=generator)
-    weight = torch.randn(32, 32, 3, 3, generator=generator, requires_grad=True)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        F.conv2d(x, weight).square().mean().backward()
-        seconds.append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    return round(min(seconds), 6)
-
-
-def _commit(paper: Paper, recorded: Mapping[str, str]) -> dict[str, Any]:
-    """The commit of the working tree, and whether the recipe, its modules and paper.toml are as committed there."""
-    files = [str(modules.source_of(name)) for name in recorded if ".papers." not in name]
-    commit = git(paper.folder, "rev-parse", "HEAD")
-    changed = git(paper.folder, "status", "--porcelain", "--", *files, str(paper.folder / "paper.toml"), *(
-        str(path) for path in paper.folder.glob("*.py")
-    ))  # fmt: skip
-    return {"commit": commit, "committed": commit is not None and changed == "", "date": _today()}
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
-
-
-def git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if name not in there:
+        raise PaperError(f"there is no device {name!r}{nearest(name, [*there, 'auto'])}")
+    if not there[name]:
+        raise PaperError(f"PyTorch finds no {name} device on this machine; leave --device out to take what is there")
+    return name

@@ -1,0 +1,118 @@
+"""Where a number comes from: code, data, versions, machine, and the claims as they stood."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from reprise.lab import modules, store
+from reprise.lab.paper import Experiment, Paper
+
+__all__ = ["claims", "cores", "data", "git", "machine", "origin", "versions"]
+
+
+def origin(paper: Paper, recorded: Iterable[str]) -> dict[str, Any]:
+    """What is kept beside the numbers of a trial without being part of its identity."""
+    return {"machine": machine(), "claims": claims(paper), **_commit(paper, recorded)}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def claims(paper: Paper) -> str:
+    """A fingerprint of what is claimed and by which metrics and scales it is judged."""
+    claims = [dataclasses.asdict(claim) for claim in paper.claims]
+    for claim in claims:
+        for key in ("text", "paper", "source", "margin_from"):  # words, not numbers
+            claim.pop(key)
+    experiments = {
+        experiment.name: {
+            "metrics": {name: metric.resolution for name, metric in experiment.metrics.items()},
+            "scales": {name: [scale.seeds, dict(scale.settings)] for name, scale in experiment.scales.items()},
+            "arms": {name: dict(arm.settings) for name, arm in experiment.arms.items()},
+        }
+        for experiment in paper.experiments.values()
+    }
+    return store.digest([claims, experiments])
+
+
+def data(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Fingerprints of the data sets that the settings name, or else of all that the experiment names."""
+    from reprise.data import store as data_store
+
+    names = [settings["data"]] if isinstance(settings.get("data"), str) else experiment.data
+    return {
+        name: {path.stem: data_store.digest(path) for path in data_store.files(name)}
+        for name in names
+        if name != "digits"  # comes with scikit-learn, whose version is recorded
+    }
+
+
+def versions(experiment: Experiment) -> dict[str, str]:
+    """Versions of Python and of all packages that the recipe and its modules import."""
+    distributions = metadata.packages_distributions()
+    imported = {"torch", "numpy", *modules.third_party(experiment.file)}
+    names = sorted({distributions[name][0] for name in imported if name in distributions})
+    return {"python": platform.python_version(), **{name.lower(): metadata.version(name) for name in names}}
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict[str, Any]:
+    """What this machine is, and how fast: seconds for a fixed piece of work on one core."""
+    return {"system": platform.system(), "processor": _processor(), "cores": cores(), "yardstick": _yardstick()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _yardstick() -> float:
+    """Seconds for a small convolutional forward and backward pass on one core: what estimates of time are scaled by."""
+    import torch
+    from torch.nn import functional as F
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 32, 28, 28, generator=generator)
+    weight = torch.randn(32, 32, 3, 3, generator=generator, requires_grad=True)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        F.conv2d(x, weight).square().mean().backward()
+        seconds.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return round(min(seconds), 6)
+
+
+def _commit(paper: Paper, recorded: Iterable[str]) -> dict[str, Any]:
+    """The commit of the working tree, and whether the recipe, its modules and paper.toml are as committed there."""
+    files = [str(modules.source_of(name)) for name in recorded if ".papers." not in name]
+    commit = git(paper.folder, "rev-parse", "HEAD")
+    changed = git(paper.folder, "status", "--porcelain", "--", *files, str(paper.folder / "paper.toml"), *(
+        str(path) for path in paper.folder.glob("*.py")
+    ))  # fmt: skip
+    return {"commit": commit, "committed": commit is not None and changed == ""}
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
