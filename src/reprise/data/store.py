@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow
 
-__all__ = ["SOURCES", "DataMissing", "cached", "digest", "files", "find", "get", "read_table"]
+__all__ = ["SOURCES", "DataMissing", "cached", "digest", "files", "find", "get", "read_table", "where"]
 
 # Official names on the hub, the folder of the parquet files there, and what a download weighs in megabytes.
 SOURCES = {
@@ -54,6 +54,16 @@ def files(name: str) -> list[Path]:
         DataMissing: as :func:`find`.
     """
     return sorted(find(name, "train").parent.glob("*.parquet"))
+
+
+def where(name: str) -> str:
+    """In words, where a data set is."""
+    if name == "digits":
+        return "comes with scikit-learn"
+    try:
+        return str(find(name, "train").parent)
+    except DataMissing:
+        return f"not here; `reprise data get {name}` downloads it"
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pyarrow.Table:

@@ -18,7 +18,7 @@ from typing import Any
 from reprise.files import home, written_whole
 from reprise.lab.paper import Experiment
 
-__all__ = ["LAB", "closure", "of", "save_memory", "source_of", "third_party"]
+__all__ = ["LAB", "closure", "of", "resolve", "save_memory", "source_of", "table", "third_party"]
 
 PACKAGE = Path(__file__).parent.parent
 LAB = "reprise.lab.seeding"  # what the lab itself does to the numbers of a trial
@@ -43,7 +43,7 @@ def closure(recipe: Path, *also: str) -> dict[str, str]:
     own = {LAB, *also}
     queue = [*_scan(recipe)[1], *own]
     while queue:
-        module = _resolve(queue.pop())
+        module = resolve(queue.pop())
         if module is not None and module not in found and not (module.startswith("reprise.lab") and module not in own):
             found[module], imports = _scan(source_of(module))
             queue.extend(imports)
@@ -63,7 +63,7 @@ def source_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _resolve(name: str) -> str | None:
+def resolve(name: str) -> str | None:
     """The module that a dotted name of ours lives in; None for other people's names and for the rooms themselves."""
     parts = name.split(".")
     if parts[0] != "reprise":
@@ -74,25 +74,25 @@ def _resolve(name: str) -> str | None:
         if folder.with_suffix(".py").is_file():
             return module
         if folder.is_dir():
-            table = _table(folder)
-            if length < len(parts) and parts[length] in table:
-                return _resolve(f"{module}.{table[parts[length]]}")
-            return module if table == {} else None
+            names = table(folder)
+            if length < len(parts) and parts[length] in names:
+                return resolve(f"{module}.{names[parts[length]]}")
+            return None if names else module
     return None
 
 
 @cache
-def _table(folder: Path) -> dict[str, str]:
+def table(folder: Path) -> dict[str, str]:
     """A room's public names and the names they come from, out of its ``__init__.pyi``."""
     stub = folder / "__init__.pyi"
     if not stub.is_file():
         return {}
-    table = {}
+    names = {}
     for node in ast.parse(stub.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                table[alias.asname or alias.name] = f"{node.module}.{alias.name}" if node.module else alias.name
-    return table
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}" if node.module else alias.name
+    return names
 
 
 # One scan of a file: remembered on disk by path, time of change and size, because every `reprise list` asks for all.

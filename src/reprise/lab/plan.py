@@ -199,13 +199,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def _device(name: str) -> str:
     """The device to run on; "auto" takes the fastest that is there."""
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = provenance.devices()
     if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+        return there[0]
+    if name not in ("cpu", "cuda", "mps"):
+        raise PaperError(f"there is no device {name!r}{nearest(name, ['auto', 'cpu', 'cuda', 'mps'])}")
     if name not in there:
-        raise PaperError(f"there is no device {name!r}{nearest(name, [*there, 'auto'])}")
-    if not there[name]:
         raise PaperError(f"PyTorch finds no {name} device on this machine; leave --device out to take what is there")
     return name

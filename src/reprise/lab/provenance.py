@@ -16,7 +16,7 @@ from typing import Any
 from reprise.lab import modules, store
 from reprise.lab.paper import Experiment, Paper
 
-__all__ = ["claims", "cores", "data", "git", "machine", "origin", "versions"]
+__all__ = ["claims", "cores", "data", "devices", "git", "machine", "origin", "packages", "versions"]
 
 
 def origin(paper: Paper, recorded: Iterable[str]) -> dict[str, Any]:
@@ -62,8 +62,26 @@ def versions(experiment: Experiment) -> dict[str, str]:
     """Versions of Python and of all packages that the recipe and its modules import."""
     distributions = metadata.packages_distributions()
     imported = {"torch", "numpy", *modules.third_party(experiment.file)}
-    names = sorted({distributions[name][0] for name in imported if name in distributions})
-    return {"python": platform.python_version(), **{name.lower(): metadata.version(name) for name in names}}
+    return packages("python", *sorted({distributions[name][0] for name in imported if name in distributions}))
+
+
+def packages(*names: str) -> dict[str, str]:
+    """Versions of Python and of installed packages by their distribution names; absent ones are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = platform.python_version() if name == "python" else metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def devices() -> list[str]:
+    """The devices that PyTorch finds here, the fastest first."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, found in there.items() if found]
 
 
 @lru_cache(maxsize=1)

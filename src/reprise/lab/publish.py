@@ -1,0 +1,120 @@
+"""Move a finished run into results.json, and confirm a published one after the code changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from reprise.lab import modules, results, runner, store
+from reprise.lab.paper import SCALES, Paper
+from reprise.lab.plan import make_plan
+from reprise.lab.provenance import git
+
+__all__ = ["RefusedError", "confirm", "publish"]
+
+
+class RefusedError(RuntimeError):
+    """Results that may not be published or confirmed; the message says why and what to do."""
+
+
+def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path:
+    """Write the finished trials of a scale into results.json, and the recipe's figure beside it.
+
+    Experiments whose data is not on this machine keep what was published of them before.
+
+    Raises:
+        RefusedError: the tree is dirty; trials are missing, or were measured before their code, claims or settings
+            were committed.
+    """
+    ours = (":/", ":!*results.json", ":!*figure.png")  # what publishing itself writes
+    dirty = git(paper.folder, "status", "--porcelain", "--untracked-files=no", "--", *ours)
+    if dirty is None:
+        raise RefusedError(f"{paper.folder} is not in a git repository: publish from a clone of the project")
+    if dirty:
+        raise RefusedError(f"the tree has uncommitted changes ({dirty.split()[-1]}, ...): commit them, then publish")
+    plan = make_plan(paper, scale, experiments=experiments)
+    records = results.collect(plan)
+    repeat = f"`reprise run {paper.slug} --scale {scale}` measures them"
+    for part in plan.parts:
+        record = records[part.experiment.name]
+        there = {(trial["arm"], trial["seed"]) for trial in record["trials"]}
+        missing = [job for job in part.jobs if (job.arm, job.identity["seed"]) not in there]
+        if missing:
+            first = f"{missing[0].arm} at seed {missing[0].identity['seed']}"
+            raise RefusedError(f"{len(missing)} trials of {part.experiment.name} are missing, first {first}: {repeat}")
+        for job in part.jobs:
+            kept = store.read(store.trial_folder(paper.slug, job.identity))
+            assert kept is not None
+            if not kept["committed"]:
+                raise RefusedError(
+                    f"{job.arm} at seed {job.identity['seed']} was measured before its code and claims were "
+                    f"committed: remove {store.trial_folder(paper.slug, job.identity)} and measure again"
+                )
+    everything = results.published(paper)
+    for name, record in records.items():
+        everything.setdefault(name, {})[scale] = results.slim(record)
+    headline = paper.claims[0].value.experiment if paper.claims else next(iter(records))
+    if headline in records and scale == max(everything[headline], key=SCALES.index):
+        runner.draw(paper, headline, records[headline], paper.folder / "figure.png")
+    return results.save(paper, everything)
+
+
+def confirm(paper: Paper) -> dict[str, Any]:
+    """Run seed 0 at smoke scale from the recorded commit and from the working tree, and compare to the last bit.
+
+    If they agree, the published results are marked as confirmed for today's code.
+
+    Returns:
+        "equal": whether they agree; "trials": how many were compared; "differs": the first metric that does not.
+
+    Raises:
+        RefusedError: nothing was published, or the recorded commit is not in this repository.
+    """
+    everything = results.published(paper)
+    latest = {name: scales[max(scales, key=SCALES.index)] for name, scales in everything.items() if scales}
+    if not latest:
+        raise RefusedError(f"nothing of {paper.slug} has been published: `reprise publish {paper.slug}` comes first")
+    commits = {record["commit"] for record in latest.values()}
+    now = _smoke(paper, modules.PACKAGE.parent)
+    compared = 0
+    for commit in sorted(commits):
+        with tempfile.TemporaryDirectory() as tmp:
+            tree = Path(tmp) / "tree"
+            if git(paper.folder, "worktree", "add", "--detach", str(tree), commit) is None:
+                raise RefusedError(f"commit {commit[:10]} is not in this repository: fetch the history first")
+            try:
+                before = _smoke(paper, tree / "src")
+            finally:
+                git(paper.folder, "worktree", "remove", "--force", str(tree))
+        names = {name for name, record in latest.items() if record["commit"] == commit}
+        for key, metrics in before.items():
+            if key[0] not in names:
+                continue
+            compared += 1
+            for metric, value in metrics.items():
+                if now.get(key, {}).get(metric) != value:
+                    differs = f"{metric} of {key[1]} in {key[0]}: {value!r} then, {now.get(key, {}).get(metric)!r} now"
+                    return {"equal": False, "trials": compared, "differs": differs}
+    for name, record in latest.items():
+        if name in paper.experiments:
+            record["confirmed"] = modules.of(paper.experiments[name])
+    results.save(paper, everything)
+    return {"equal": True, "trials": compared, "differs": None}
+
+
+def _smoke(paper: Paper, source: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """The metrics of seed 0 at smoke scale, run by the code under ``source`` in a home of its own."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "PYTHONPATH": str(source), "REPRISE_HOME": home}
+        command = [sys.executable, "-m", "reprise", "run", paper.slug, "--scale", "smoke", "--seeds", "1", "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise RefusedError(f"the smoke run from {source} failed: {last}")
+        trials = json.loads(done.stdout)["trials"]
+    return {(trial["experiment"], trial["arm"]): trial["metrics"] for trial in trials}
