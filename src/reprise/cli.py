@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -39,9 +40,6 @@ def main() -> None:
     """Run the command line; every error ends as one sentence, the traceback in a file."""
     try:
         app()
-    except KeyboardInterrupt:
-        errors.print("Stopped. Finished trials are kept; the same command goes on from there.")
-        sys.exit(130)
     except PaperError as error:
         _fail(error, 2)
     except (ModuleNotFoundError, OSError, RuntimeError, ValueError) as error:
@@ -55,13 +53,12 @@ def _fail(error: Exception, status: int) -> None:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename or home()}"
     errors.print(f"Error: {text}", markup=False, soft_wrap=True)
-    try:
+    if status == 1:
         path = home() / "errors" / "last.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-        errors.print(f"(traceback: {path})", markup=False, soft_wrap=True)
-    except OSError:
-        pass  # no place for the traceback: the sentence has to do
+        with contextlib.suppress(OSError):  # no place for the traceback: the sentence has to do
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+            errors.print(f"(traceback: {path})", markup=False, soft_wrap=True)
     sys.exit(status)
 
 
@@ -241,7 +238,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train, compare, and print the verdict on every claim."""
-    from reprise.lab import runner
+    from reprise.lab import engines, runner
     from reprise.lab.plan import make_plan, parse_seeds
 
     if engine not in runner.ENGINES:
@@ -255,6 +252,8 @@ def run(
     for name in papers.slugs() if everything else slugs:
         slug, _, experiment = name.partition("/")
         paper = papers.find(slug)
+        if engine == "local" and not dry_run:
+            engines.warm_up()
         plan = make_plan(
             paper, scale, experiments=[experiment] if experiment else [], arms=arm,
             seeds=parse_seeds(seeds) if seeds else None, overrides=settings, device=device,
@@ -263,7 +262,11 @@ def run(
         _announce(plan, screen)
         if dry_run:
             continue
-        outcome = runner.run(plan, screen, engine, **options)
+        try:
+            outcome = runner.run(plan, screen, engine, **options)
+        except KeyboardInterrupt:
+            errors.print("Stopped. Finished trials are kept; the same command goes on from there.")
+            raise typer.Exit(130) from None
         report = runner.write_report(paper, scale, outcome)
         failed |= bool(outcome.failures)
         if as_json:

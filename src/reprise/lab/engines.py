@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from reprise.lab import store
 from reprise.lab.provenance import cores
 from reprise.lab.unit import Event, Failed, Progress, Unit, run_unit
 
-__all__ = ["local", "ray"]
+__all__ = ["local", "ray", "warm_up"]
 
 # Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
+PRELOAD = ["torch", "reprise.cli", "reprise.lab.plan", "reprise.lab.seeding", "reprise.lab.trial", "reprise.lab.unit"]
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
 
 
@@ -35,18 +37,24 @@ def log_of(unit: Unit) -> Path:
 # This machine --------------------------------------------------------------------------------------------------------
 
 
+def warm_up() -> Any:
+    """Start the server that children are forked from, so that it loads PyTorch while this process does other things."""
+    for name in ONE_THREAD:
+        os.environ[name] = "1"
+    os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
+    return context
+
+
 def local(units: Sequence[Unit]) -> Iterator[Event]:
     """Run units in child processes, as many at a time as there are cores; those that need quiet run last, one by one.
 
     A child is forked from a server that has PyTorch loaded, so it starts in hundredths of a second. If it dies, that is
     told as the failure of its unit, and the rest goes on. If this process dies, its children end themselves.
     """
-    for name in ONE_THREAD:
-        os.environ[name] = "1"
-    os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "reprise.lab.unit", "reprise.lab.trial", "reprise.lab.seeding"])
-
+    context = warm_up()
     waiting = sorted(units, key=lambda unit: unit.experiment.alone)
     running: dict[Connection, tuple[Unit, Any]] = {}
     finished: set[str] = set()

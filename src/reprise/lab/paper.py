@@ -183,7 +183,7 @@ def find(name: str) -> Paper:
     for slug, folder in known.items():
         if plain(slug) == plain(name):
             return read(folder / "paper.toml")
-    raise PaperError(f"there is no paper {name!r}{nearest(name, known)}; `reprise list` shows all")
+    raise PaperError(f"there is no paper {name!r}{nearest(name, known)}")
 
 
 def plain(text: str) -> str:

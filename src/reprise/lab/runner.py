@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -123,8 +122,7 @@ def _known_costs(plan: Plan) -> dict[tuple[str, str | None], float]:
             same = {arm for arm, value in published["settings"].items() if value == settings.get(arm)}
             trials = [(trial["arm"], trial, factor) for trial in published["trials"] if trial["arm"] in same]
         if not trials:
-            for path in (store.runs(plan.paper.slug) / name).glob("*/trial.json"):
-                trial = json.loads(path.read_text(encoding="utf-8"))
+            for trial in store.finished(plan.paper.slug, name):
                 arm = trial["identity"]["arm"]
                 if settings.get(arm) == trial["identity"]["settings"]:
                     trials.append((arm, trial, 1.0))
@@ -140,7 +138,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(7), duration(95), duration(4000)
-        ('7 s', '1 min 35 s', '1 h 7 min')
+        ('7 s', '1 min 35 s', '1 h 6 min')
     """
     whole = round(seconds)
     if whole < 60:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any
 
 from reprise.files import home, written_whole
 
-__all__ = ["digest", "locked", "read", "runs", "sweep", "trial_folder", "write"]
+__all__ = ["digest", "finished", "locked", "read", "runs", "sweep", "trial_folder", "write"]
+
+KEYS = {"identity", "metrics", "counts", "curves", "pictures", "seconds", "prepare", "finished"}
 
 
 def runs(slug: str) -> Path:
@@ -43,21 +46,30 @@ def read(folder: Path) -> dict[str, Any] | None:
 
     A damaged record is set aside under another name, so that the trial runs again and nothing is lost.
     """
-    path = folder / "trial.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if {"identity", "metrics", "counts", "curves", "pictures", "seconds"} <= record.keys():
-            return dict(record)
-    except FileNotFoundError:
-        if not folder.is_dir():
-            return None
-    except (ValueError, AttributeError):
-        pass
+    record = _parse(folder / "trial.json")
+    if record is not None or not folder.is_dir():
+        return record
     number = 1
     while (aside := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
         number += 1
     folder.rename(aside)
     return None
+
+
+def _parse(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return dict(record) if record.keys() >= KEYS else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+        return None
+
+
+def finished(slug: str, experiment: str) -> Iterator[dict[str, Any]]:
+    """Every finished trial of an experiment, whatever settings and code it was measured with."""
+    for path in (runs(slug) / experiment).glob("*/trial.json"):
+        record = _parse(path)
+        if record is not None:
+            yield record
 
 
 def write(folder: Path, record: dict[str, Any], files: Path) -> None:
@@ -82,9 +94,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def sweep(slug: str) -> None:
-    """Remove the partial folders that killed runs left, oldest first; those of a run that is going on are younger."""
-    import time
-
+    """Remove the partial folders that killed runs left a day ago or earlier; younger ones may be at work."""
     for path in runs(slug).glob("*/.partial-*"):
         if time.time() - path.stat().st_mtime > 24 * 3600:
             shutil.rmtree(path, ignore_errors=True)

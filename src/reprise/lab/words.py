@@ -48,7 +48,7 @@ def ours(claim: Claim, judgement: Judgement, experiments: Mapping[str, Experimen
 def _signed(x: float, claim: Claim) -> str:
     if claim.compare == "ratio":
         return f"×{number(x)}"
-    return number(x) if number(x)[0] in "−0" and number(x) == "0" or x < 0 else f"+{number(x)}"
+    return number(x) if (number(x)[0] in "−0" and number(x) == "0") or x < 0 else f"+{number(x)}"
 
 
 def verdict_words(judgement: Judgement, scale: str | None) -> str:
