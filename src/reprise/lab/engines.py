@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tarfile
 import threading
@@ -27,6 +28,11 @@ __all__ = ["local", "ray", "warm_up"]
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 PRELOAD = ["torch", "reprise.cli", "reprise.lab.plan", "reprise.lab.seeding", "reprise.lab.trial", "reprise.lab.unit"]
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
+
+
+def environment() -> dict[str, str]:
+    """What a process elsewhere must know of this one's environment."""
+    return {name: os.environ[name] for name in ("REPRISE_HOME", "REPRISE_DATA", "REPRISE_PAPERS") if name in os.environ}
 
 
 def log_of(unit: Unit) -> Path:
@@ -63,7 +69,7 @@ def local(units: Sequence[Unit]) -> Iterator[Event]:
             while waiting and _fits(waiting[0], [unit for unit, _ in running.values()]):
                 unit = waiting.pop(0)
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_child, args=(unit, theirs), daemon=True)
+                process = context.Process(target=_child, args=(unit, theirs, environment()), daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = unit, process
@@ -106,7 +112,8 @@ def _cause(exitcode: int) -> str:
     return f"the process ended early with status {exitcode}"
 
 
-def _child(unit: Unit, connection: Connection) -> None:
+def _child(unit: Unit, connection: Connection, variables: dict[str, str]) -> None:
+    os.environ.update(variables)  # the server has those of the time when it started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     log = log_of(unit)
@@ -149,11 +156,10 @@ def ray(units: Sequence[Unit], address: str | None = None) -> Iterator[Event]:
         raise ModuleNotFoundError("the ray engine needs Ray: pip install 'reprise[ray]'") from error
     started = not cluster.is_initialized()
     if started:
-        names = ("REPRISE_HOME", "REPRISE_DATA", "REPRISE_PAPERS")
-        settings: dict[str, Any] = (
-            {"address": address} if address else {"num_cpus": cores(), "include_dashboard": False}
-        )
-        settings["runtime_env"] = {"env_vars": {name: os.environ[name] for name in names if name in os.environ}}
+        _check_address(address)
+        here = {"num_cpus": cores(), "include_dashboard": False}
+        settings: dict[str, Any] = {"address": address} if address else here
+        settings["runtime_env"] = {"env_vars": environment()}
         cluster.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     try:
         task = cluster.remote(_ray_task)
@@ -180,6 +186,17 @@ def ray(units: Sequence[Unit], address: str | None = None) -> Iterator[Event]:
     finally:
         if started:
             cluster.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes and then end the process."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            hint = "`ray start --head` starts one"
+            raise ConnectionError(f"there is no Ray cluster at {address} ({error.strerror}); {hint}") from error
 
 
 def _ray_task(unit: Unit) -> tuple[list[Event], list[tuple[dict[str, Any], bytes]]]:

@@ -118,13 +118,15 @@ def _yardstick() -> float:
 
 
 def _commit(paper: Paper, recorded: Iterable[str]) -> dict[str, Any]:
-    """The commit of the working tree, and whether the recipe, its modules and paper.toml are as committed there."""
-    files = [str(modules.source_of(name)) for name in recorded if ".papers." not in name]
-    commit = git(paper.folder, "rev-parse", "HEAD")
-    changed = git(paper.folder, "status", "--porcelain", "--", *files, str(paper.folder / "paper.toml"), *(
-        str(path) for path in paper.folder.glob("*.py")
-    ))  # fmt: skip
-    return {"commit": commit, "committed": commit is not None and changed == ""}
+    """The commit of the paper's repository, and whether the recipe, its modules and paper.toml are as committed."""
+    root = git(paper.folder, "rev-parse", "--show-toplevel")
+    if root is None:
+        return {"commit": None, "committed": False}
+    files = [modules.source_of(name) for name in recorded if ".papers." not in name]
+    files += [paper.folder / "paper.toml", *paper.folder.glob("*.py")]
+    inside = [str(path) for path in files if path.is_relative_to(root)]  # a paper of one's own may use our parts
+    changed = git(paper.folder, "status", "--porcelain", "--", *inside)
+    return {"commit": git(paper.folder, "rev-parse", "HEAD"), "committed": changed == ""}
 
 
 def git(folder: Path, *arguments: str) -> str | None:

@@ -80,7 +80,8 @@ def confirm(paper: Paper) -> dict[str, Any]:
     if not latest:
         raise RefusedError(f"nothing of {paper.slug} has been published: `reprise publish {paper.slug}` comes first")
     commits = {record["commit"] for record in latest.values()}
-    now = _smoke(paper, modules.PACKAGE.parent)
+    root = Path(git(paper.folder, "rev-parse", "--show-toplevel") or "/")
+    now = _smoke(paper, root, root)
     compared = 0
     for commit in sorted(commits):
         with tempfile.TemporaryDirectory() as tmp:
@@ -88,7 +89,7 @@ def confirm(paper: Paper) -> dict[str, Any]:
             if git(paper.folder, "worktree", "add", "--detach", str(tree), commit) is None:
                 raise RefusedError(f"commit {commit[:10]} is not in this repository: fetch the history first")
             try:
-                before = _smoke(paper, tree / "src")
+                before = _smoke(paper, root, tree)
             finally:
                 git(paper.folder, "worktree", "remove", "--force", str(tree))
         names = {name for name, record in latest.items() if record["commit"] == commit}
@@ -107,14 +108,20 @@ def confirm(paper: Paper) -> dict[str, Any]:
     return {"equal": True, "trials": compared, "differs": None}
 
 
-def _smoke(paper: Paper, source: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """The metrics of seed 0 at smoke scale, run by the code under ``source`` in a home of its own."""
+def _smoke(paper: Paper, root: Path, tree: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """The metrics of seed 0 at smoke scale, in a home of its own, with ``tree`` in the place of the repository."""
+
+    def moved(path: Path) -> str:
+        return str(tree / path.relative_to(root) if path.is_relative_to(root) else path)
+
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "PYTHONPATH": str(source), "REPRISE_HOME": home}
+        environment = {**os.environ, "PYTHONPATH": moved(modules.PACKAGE.parent), "REPRISE_HOME": home}
+        if not paper.folder.is_relative_to(modules.PACKAGE):
+            environment["REPRISE_PAPERS"] = moved(paper.folder.parent)
         command = [sys.executable, "-m", "reprise", "run", paper.slug, "--scale", "smoke", "--seeds", "1", "--json"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise RefusedError(f"the smoke run from {source} failed: {last}")
+            raise RefusedError(f"the smoke run from {tree} failed: {last}")
         trials = json.loads(done.stdout)["trials"]
     return {(trial["experiment"], trial["arm"]): trial["metrics"] for trial in trials}
