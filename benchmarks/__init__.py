@@ -1,0 +1,1 @@
+"""Every part against the libraries that a user would take instead: ``python -m benchmarks [NAME ...]``."""

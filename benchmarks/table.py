@@ -1,0 +1,62 @@
+"""One row per piece of work and peer: medians of alternated rounds and their ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from reprise.lab.timing import compare_speed
+
+__all__ = ["Row", "absent", "compare"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        work: what is done.
+        peer: by whom else, with its settings.
+        ours, theirs: median seconds per call; None where the peer is not installed.
+        ratio: theirs over ours: above 1 where ours is faster.
+        self_ratio: the peer against itself, which is how far chance goes.
+        note: why there is no number, or that the self-ratio never settled.
+    """
+
+    work: str
+    peer: str
+    ours: float | None = None
+    theirs: float | None = None
+    ratio: float | None = None
+    self_ratio: float | None = None
+    note: str = ""
+
+
+def compare(
+    work: str,
+    ours: Callable[[], Any],
+    peers: dict[str, Callable[[], Any]],
+    *,
+    tolerance: float | None = 1e-5,
+    threads: int = 1,
+) -> Iterator[Row]:
+    """Time ours against each peer in turn; see :func:`reprise.lab.timing.compare_speed`.
+
+    Args:
+        work: what is done, with its sizes.
+        ours: our way.
+        peers: other ways by name.
+        tolerance: how far outputs may differ; None where they cannot be compared.
+        threads: PyTorch threads.
+    """
+    for peer, function in peers.items():
+        result = compare_speed({"ours": ours, "peer": function}, tolerance=tolerance, threads=threads)
+        note = "" if result.settled else "not settled: the peer against itself left [0.95, 1.05]"
+        medians = result.medians
+        yield Row(work, peer, medians["ours"], medians["peer"], result.ratio, result.self_ratio, note)
+
+
+def absent(work: str, peer: str, reason: str) -> Iterator[Row]:
+    """A peer that cannot be run here: it is named, not left out in silence."""
+    yield Row(work, peer, note=reason)
