@@ -19,6 +19,7 @@ __all__ = [
     "all_papers", "find", "folders", "nearest", "read",
 ]  # fmt: skip
 
+INHERITED = ("module", "arms", "metrics", "defaults", "alone", "threads")  # by an experiment that is like another
 SCALES = ("smoke", "laptop", "paper")
 
 
@@ -233,6 +234,23 @@ def read(path: Path) -> Paper:
     if not paper.parts or not all(re.fullmatch(r"reprise(\.\w+){2,}", part) for part in paper.parts):
         raise PaperError(f'{path}: parts are dotted names such as "reprise.nn.IBN", at least one')
     return paper
+
+
+def _inherit(path: Path, name: str, tables: Mapping[str, Any]) -> Any:
+    """The table of an experiment; with ``like = "other"`` it has the other's arms, metrics and module too."""
+    content = tables[name]
+    if not isinstance(content, dict) or "like" not in content:
+        return content
+    other = content["like"]
+    if other not in tables or other == name or not isinstance(tables[other], dict):
+        known = nearest(str(other), [key for key in tables if key != name])
+        raise PaperError(f"{path}: experiments.{name}.like: there is no other experiment {other!r}{known}")
+    merged = {"module": other, **{key: tables[other][key] for key in INHERITED if key in tables[other]}}
+    for key, value in content.items():
+        both = isinstance(value, dict) and key in merged and key in ("arms", "metrics", "defaults")
+        merged[key] = {**merged[key], **value} if both else value
+    del merged["like"]
+    return merged
 
 
 def _experiment(path: Path, name: str, content: Any) -> Experiment:
