@@ -78,12 +78,10 @@ class L2SVMLoss(nn.Module):
             Scalar.
         """
         _check_scores(scores)
-        violation = F.relu(1 - _signs(targets, scores) * scores)
-        value = self.C * violation.square().sum()
-        if self.reduction == "mean":
-            value = value / scores.numel()
-        elif self.reduction == "sum_classes":
-            value = value / len(scores)
+        margins = (_signs(targets, scores) * scores).clamp(max=1)  # max(0, 1 - m)^2 is (1 - min(m, 1))^2
+        reduction = "mean" if self.reduction == "mean" else "sum"
+        weight = self.C / len(scores) if self.reduction == "sum_classes" else self.C
+        value = weight * F.mse_loss(margins, margins.new_ones(()).expand_as(margins), reduction=reduction)
         (layer,) = self._regularized
         return value if layer is None else value + self._penalty(layer.weight)  # type: ignore[arg-type]
 
