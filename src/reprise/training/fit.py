@@ -178,14 +178,14 @@ def _prepare(batch: Tensor, transform: Callable[[Tensor], Tensor] | None, channe
     if batch.ndim == 4 and batch.dtype == torch.uint8:
         raise ValueError("the pictures are bytes; give floats, or transform=lambda batch: batch.float() / 255")
     if channels_last and batch.ndim == 4:
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch = batch.to(memory_format=torch.channels_last)  # unlike contiguous(), right for one channel, too
     return batch
 
 
 def _lay_channels_last(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
 
 @contextmanager
