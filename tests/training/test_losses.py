@@ -172,10 +172,10 @@ def test_linear_svc(classes):
     assert (svm_predict(scores).numpy() == peer.predict(x)).all()
     # The objective at the peer's solution is not below ours.
     at_peer = np.c_[peer.coef_, peer.intercept_[:, None]]
-    ours = float(closure())
+    ours = closure().item()
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(at_peer))
-        assert float(loss(head(features), torch.from_numpy(y).long())) >= ours - 1e-8
+        assert loss(head(features), torch.from_numpy(y).long()) >= ours - 1e-8
 
 
 def test_takes_the_place_of_cross_entropy():
