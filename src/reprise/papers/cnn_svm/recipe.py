@@ -29,7 +29,7 @@ class Settings:
     test: int = 10_000  # test pictures
     steps: int = 500  # optimiser steps
     early: int = 200  # the step of the early accuracy
-    batch_size: int = 128
+    batch_size: int = 128  # pictures per step
     learning_rate: float = 1e-3  # Adam, constant
 
 
@@ -95,23 +95,26 @@ def figure(results: Any) -> Figure:
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     for arm, _, label, color in rules[:2]:
-        for number, points in enumerate(results.curve(arm, "test accuracy").values()):
-            name = label.replace("\n", ", ") if number == 0 else None
-            left.plot(*zip(*points, strict=True), "o-", color=color, alpha=0.6, markersize=3, linewidth=1, label=name)
+        curves = [dict(points) for points in results.curve(arm, "test accuracy").values()]
+        for curve in curves:
+            left.plot(curve.keys(), curve.values(), "o-", color=color, alpha=0.35, markersize=3, linewidth=1)
+        steps = [step for step in (curves or [{}])[0] if all(step in curve for curve in curves)]
+        mean = [sum(curve[step] for curve in curves) / len(curves) for step in steps]
+        left.plot(steps, mean, color=color, linewidth=2.5, label=label.replace("\n", ", "))
     left.set(xlabel="optimiser steps", ylabel=f"accuracy on {WATCHED:,} test pictures (%)", xlim=(0, None))
-    left.set_title("The SVM starts behind and catches up slowly", fontsize=11)
+    left.set_title("How far the SVM is behind softmax while training: seeds and mean", fontsize=11)
     left.legend(loc="lower right")
     for place, (arm, metric, _, color) in enumerate(rules):
         values = list(results.values(arm, metric).values())
         if values:
             offsets = 0.08 * (torch.arange(len(values)) - (len(values) - 1) / 2)
             right.plot(place + offsets, values, "o", color=color, alpha=0.7)
-            mean = sum(values) / len(values)
-            right.hlines(mean, place - 0.3, place + 0.3, color=color)
-            right.annotate(f"{mean:.2f}", (place + 0.33, mean), va="center", fontsize=9, color=color)
+            center = sum(values) / len(values)
+            right.hlines(center, place - 0.3, place + 0.3, color=color)
+            right.annotate(f"{center:.2f}", (place + 0.33, center), va="center", fontsize=9, color=color)
     right.set_xticks(range(len(rules)), [label for _, _, label, _ in rules])
-    right.set(xlim=(-0.5, len(rules) - 0.3), ylabel="accuracy on all test pictures (%)")
-    right.set_title("After the last step: seeds and mean", fontsize=11)
+    right.set(xlim=(-0.5, len(rules) - 0.1), ylabel="accuracy on all test pictures (%)")
+    right.set_title("... and after the last step, by each rule", fontsize=11)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
