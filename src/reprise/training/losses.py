@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 __all__ = ["L2SVMLoss", "calibrate", "svm_predict", "svm_targets"]
 
@@ -78,10 +78,8 @@ class L2SVMLoss(nn.Module):
             Scalar.
         """
         _check_scores(scores)
-        margins = (_signs(targets, scores) * scores).clamp(max=1)  # max(0, 1 - m)^2 is (1 - min(m, 1))^2
-        reduction = "mean" if self.reduction == "mean" else "sum"
-        weight = self.C / len(scores) if self.reduction == "sum_classes" else self.C
-        value = weight * F.mse_loss(margins, margins.new_ones(()).expand_as(margins), reduction=reduction)
+        weight = self.C / {"mean": scores.numel(), "sum_classes": len(scores), "sum": 1}[self.reduction]
+        value = weight * _SquaredHinge.apply(scores, _signs(targets, scores).to(scores.dtype))
         (layer,) = self._regularized
         return value if layer is None else value + self._penalty(layer.weight)  # type: ignore[arg-type]
 
@@ -93,6 +91,25 @@ class L2SVMLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"C={self.C}, reduction={self.reduction!r}, penalty={self.penalty!r}"
+
+
+class _SquaredHinge(torch.autograd.Function):
+    """Sum of max(0, 1 - y f)^2. Autograd alone would fill more arrays of the size of the scores."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, signs: Tensor) -> Tensor:
+        ctx.save_for_backward(scores, signs)
+        violation = _violation(scores, signs).flatten()
+        return violation.dot(violation)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        scores, signs = ctx.saved_tensors
+        return (-2 * gradient) * (_violation(scores, signs) * signs), None
+
+
+def _violation(scores: Tensor, signs: Tensor) -> Tensor:
+    return torch.addcmul(scores.new_ones(()), scores, signs, value=-1).relu_()
 
 
 def svm_targets(targets: Tensor, num_classes: int) -> Tensor:
