@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from benchmarks.table import Row, compare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.table import Row, compare
 from reprise.nn import AgarapCNN
 from reprise.training import L2SVMLoss, fit
 

@@ -244,6 +244,7 @@ def test_bad_settings(arguments, message):
         (torch.randn(3, 4), torch.tensor([0, 1, 4]), r"0\.\.3; they go from 0 to 4"),
         (torch.randn(3, 4), torch.tensor([0, -1, 2]), "go from -1 to 2"),
         (torch.randn(3, 1), torch.tensor([0, 1, 2]), r"0\.\.1"),
+        (torch.randn(0, 4), torch.tensor([]).long(), r"of shape \(0, 4\)"),
         (torch.randn(3), torch.tensor([0, 1, 2]), r"scores must be floats of shape \(N, K\)"),
         (torch.ones(3, 4).long(), torch.tensor([0, 1, 2]), "scores must be floats"),
         (torch.randn(3, 4), F.one_hot(torch.tensor([0, 1, 2]), 4), "one-hot"),

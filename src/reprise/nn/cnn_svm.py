@@ -18,7 +18,7 @@ class AgarapCNN(nn.Module):
 
     Padding is TensorFlow's "SAME": an odd side n pools to (n + 1) / 2.
 
-    Source: Agarap, arXiv 1712.03541, section 2.3, and the code published with it.
+    Source: Agarap, arXiv 1712.03541, and the code published with it.
 
     Args:
         num_classes: number of scores K.

@@ -29,7 +29,7 @@ class L2SVMLoss(nn.Module):
     "mean" made the published numbers. "sum" is what scikit-learn's ``LinearSVC`` minimises, except that this penalises
     its bias, too. PyTorch's ``MultiMarginLoss(p=2)`` is another loss: it compares scores with each other, not with 1.
 
-    Source: Tang, arXiv 1306.0239, eq. 5; Agarap, arXiv 1712.03541, eq. 7 and the code published with it.
+    Source: the L2-SVM of Tang, arXiv 1306.0239; Agarap, arXiv 1712.03541, and the code published with it.
 
     Args:
         C: weight of the data term, above 0.
@@ -109,6 +109,7 @@ class _SquaredHinge(torch.autograd.Function):
 
 
 def _violation(scores: Tensor, signs: Tensor) -> Tensor:
+    """max(0, 1 - y f), in a single array."""
     return torch.addcmul(scores.new_ones(()), scores, signs, value=-1).relu_()
 
 
@@ -217,7 +218,7 @@ def calibrate(scores: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _check_scores(scores: Tensor) -> None:
-    if scores.ndim != 2 or scores.shape[1] < 1 or not scores.is_floating_point():
+    if scores.ndim != 2 or scores.numel() == 0 or not scores.is_floating_point():
         raise ValueError(f"scores must be floats of shape (N, K), not {scores.dtype} of shape {tuple(scores.shape)}")
 
 
