@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,11 +36,25 @@ class Images:
         pixels: (N, C, H, W) uint8, 0..255.
         labels: (N,) int64.
         classes: the name of each label.
+
+    Raises:
+        ValueError: pixels and labels do not fit each other, or this description.
     """
 
     pixels: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype != torch.uint8:
+            raise ValueError(
+                f"pixels must be bytes of shape (N, C, H, W), not {self.pixels.dtype} of {tuple(self.pixels.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise ValueError(
+                f"{len(self.pixels)} pictures need as many int64 labels, not {self.labels.dtype} of shape "
+                f"{tuple(self.labels.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,16 +115,12 @@ def load(name: str) -> ImageData:
     """
     if name not in CLASSES:
         raise ValueError(f"unknown picture set {name!r}; there are {', '.join(CLASSES)}")
-    return _load(name)
-
-
-@lru_cache(maxsize=2)
-def _load(name: str) -> ImageData:
     if name == "digits":
         return _digits()
-    return ImageData(name, *(_decode(name, split) for split in ("train", "test")))
+    return ImageData(name, *(_decode(name, store.find(name, split)) for split in ("train", "test")))
 
 
+@lru_cache(maxsize=1)
 def _digits() -> ImageData:
     from sklearn.datasets import load_digits
 
@@ -119,18 +130,31 @@ def _digits() -> ImageData:
     return ImageData("digits", images[:-DIGITS_TEST], images[-DIGITS_TEST:])
 
 
-def _decode(name: str, split: str) -> Images:
+@lru_cache(maxsize=4)
+def _decode(name: str, path: Path) -> Images:
     """Decode every picture of a parquet file; the decoded array is kept in the cache and memory-mapped afterwards."""
-    from PIL import Image
-
-    path = store.find(name, split)
 
     def decode() -> dict[str, np.ndarray]:
-        table = store.read_table(path, ["image", "label"])
-        pictures = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()]
+        table = store.read_table(path)
+        if "img" in table.column_names:  # so the hub calls it in CIFAR-10
+            table = table.rename_columns({"img": "image"})
+        if not {"image", "label"} <= set(table.column_names):
+            raise ValueError(f"{path} must have the columns image and label; it has {', '.join(table.column_names)}")
+        pictures = [_picture(path, row, image["bytes"]) for row, image in enumerate(table["image"].to_pylist())]
+        if len({picture.shape for picture in pictures}) != 1:
+            raise ValueError(f"the pictures of {path} are not all of one size, or there are none")
         pixels = np.stack(pictures)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
         return {"pixels": np.ascontiguousarray(pixels), "labels": table["label"].to_numpy().astype(np.int64)}
 
     arrays = store.cached(path, "pictures", decode)
     return Images(torch.from_numpy(arrays["pixels"]), torch.from_numpy(arrays["labels"]), CLASSES[name])
+
+
+def _picture(path: Path, row: int, content: bytes) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        return np.asarray(Image.open(io.BytesIO(content)))
+    except OSError as error:
+        raise ValueError(f"row {row} of {path} is no picture ({error}); delete the file and get it again") from error

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +37,15 @@ def find(name: str, split: str) -> Path:
         DataMissing: it is neither under ``$REPRISE_DATA`` nor in the cache; the message says how to get it.
     """
     folders = [Path(os.environ["REPRISE_DATA"])] if os.environ.get("REPRISE_DATA") else []
-    for folder in [*folders, home() / "data"]:
+    folders.append(home() / "data")
+    for folder in folders:
         path = folder / name / f"{split}.parquet"
         if path.is_file():
             return path
     remedy = f"`reprise data get {name}` downloads it ({SOURCES[name][2]} MB), or " if name in SOURCES else ""
     raise DataMissing(
         f"the data set {name!r} is not on this machine: {remedy}set REPRISE_DATA to a folder that holds "
-        f"{name}/{split}.parquet"
+        f"{name}/{split}.parquet (looked in {' and '.join(map(str, folders))})"
     )
 
 
@@ -67,13 +69,23 @@ def where(name: str) -> str:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pyarrow.Table:
-    """Read a parquet file; a damaged one is refused by name, with the remedy."""
+    """Read a parquet file.
+
+    Raises:
+        ValueError: the file is damaged, or a column is not in it.
+    """
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path, columns=columns)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        file = pyarrow.parquet.ParquetFile(path)
+        missing = sorted(set(columns or []) - set(file.schema_arrow.names))
+        if missing:
+            raise ValueError(f"{path} has no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}")
+        return file.read(columns)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and get it again") from error
 
 
@@ -86,22 +98,26 @@ def digest(path: Path) -> str:
 def cached(source: Path, kind: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Arrays derived from a file, made once per content of the file and memory-mapped from the cache afterwards.
 
-    Without a place to write the arrays are made anew at each call.
+    Where the cache cannot be written (read-only, full), the arrays are made anew at each call. A damaged cache is made
+    anew, too.
     """
     import numpy as np
 
     folder = home() / "cache" / f"{source.stem}-{kind}-{digest(source)}"
-    if not folder.is_dir():
-        arrays = make()
-        try:
-            with written_whole(folder) as temporary:
-                temporary.mkdir()
-                for name, array in arrays.items():
-                    np.save(temporary / f"{name}.npy", array)
-        except OSError:
-            return arrays
-    # Copy-on-write: readers may not change the file, and PyTorch wants writable memory.
-    return {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
+    try:
+        # Copy-on-write: readers may not change the file, and PyTorch wants writable memory.
+        arrays = {path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")}
+    except (OSError, ValueError):
+        arrays = {}
+    if arrays:
+        return arrays
+    shutil.rmtree(folder, ignore_errors=True)
+    arrays = make()
+    with suppress(OSError), written_whole(folder) as temporary:
+        temporary.mkdir()
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+    return arrays
 
 
 def get(name: str) -> list[Path]:
@@ -113,6 +129,7 @@ def get(name: str) -> list[Path]:
     Raises:
         ValueError: the data set is unknown.
         ModuleNotFoundError: huggingface_hub is not installed.
+        ConnectionError: the hub cannot be reached, or broke off; what has arrived is kept for the next call.
     """
     if name not in SOURCES:
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(SOURCES)}")
@@ -125,9 +142,13 @@ def get(name: str) -> list[Path]:
     for split in ("train", "test"):
         target = home() / "data" / name / f"{split}.parquet"
         if not target.is_file():
-            # The hub's client checks the size and the checksum of what it brings.
             remote = f"{folder}/{split}-00000-of-00001.parquet"
-            fetched = hf_hub_download(repository, remote, repo_type="dataset")
+            try:  # the hub's client takes up broken downloads and checks size and checksum
+                fetched = hf_hub_download(repository, remote, repo_type="dataset")
+            except Exception as error:  # its kinds of exceptions change with its version
+                raise ConnectionError(
+                    f"{repository} could not be downloaded ({error}); the same command goes on where it stopped"
+                ) from error
             with written_whole(target) as temporary:
                 shutil.copyfile(fetched, temporary)
         paths.append(target)

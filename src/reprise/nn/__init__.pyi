@@ -1,0 +1,1 @@
+from .cnn_svm import AgarapCNN as AgarapCNN

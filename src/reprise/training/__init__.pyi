@@ -1,1 +1,8 @@
+from .ema import EMA as EMA
 from .fit import Diverged as Diverged, History as History, fit as fit, predict as predict
+from .losses import (
+    L2SVMLoss as L2SVMLoss,
+    calibrate as calibrate,
+    svm_predict as svm_predict,
+    svm_targets as svm_targets,
+)
