@@ -210,7 +210,8 @@ def read(path: Path) -> Paper:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PaperError(f"{path} is not valid TOML: {error}") from error
     table = _Table(path, "", content)
-    experiments = {name: _experiment(path, name, entry) for name, entry in table.take("experiments", dict, {}).items()}
+    tables = table.take("experiments", dict, {})
+    experiments = {name: _experiment(path, name, _inherit(path, name, tables)) for name in tables}
     paper = Paper(
         slug=path.parent.name.replace("_", "-"),
         folder=path.parent,
