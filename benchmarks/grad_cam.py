@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
+from benchmarks.table import Row, compare
 from torch import Tensor, nn
 
-from benchmarks.table import Row, compare
 from reprise.explain import GradCAM
 
 CLASSES = 10
-BEST = {"chunks of 32": 32}  # what suits the peers best on a CPU, with channels-last weights and pictures
 
 
 def small_cnn() -> nn.Sequential:
@@ -69,34 +70,28 @@ def rows() -> Iterator[Row]:
         fast_net.load_state_dict(net.state_dict())
         fast_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         one, ten = torch.randint(CLASSES, (len(images),)), torch.arange(CLASSES).expand(len(images), -1)
-        ours, coarse = GradCAM(net, str(layer)), GradCAM(net, str(layer), upsample=None)
+        ours = GradCAM(net, str(layer), upsample=None)
 
         forwards = {
             "forward pass, channels last, chunks of 32": forward(fast_net, images, 32),
             "forward pass as it comes": forward(net, images, len(images)),
         }
-        for peer, pass_ in forwards.items():
-            work = f"Grad-CAM of one class: {name}"
-            yield from compare(work, lambda: coarse(images, one), {peer: pass_}, tolerance=None)
+        work = f"Grad-CAM of one class: {name}"
+        yield from compare(work, partial(ours, images, one), forwards, tolerance=None)
 
         peers = {
             "captum, channels last, chunks of 32": captum(fast_net, fast_net[layer], images, 32),
             "captum as it comes": captum(net, net[layer], images, len(images)),
         }
-        for work, targets in ((f"Grad-CAM of one class: {name}", one[:, None]), (f"of ten classes: {name}", ten)):
-            theirs = {peer: lambda maps=maps, targets=targets: maps(targets) for peer, maps in peers.items()}
-            yield from compare(work, lambda targets=targets: coarse(images, targets), theirs)
+        for title, targets in ((work, one[:, None]), (f"Grad-CAM of ten classes: {name}", ten)):
+            theirs = {peer: partial(maps, targets) for peer, maps in peers.items()}
+            yield from compare(title, partial(ours, images, targets), theirs)
 
         jacobgil = pytorch_grad_cam(net, net[layer], images)
         if jacobgil is not None:
             scaled = GradCAM(net, str(layer), normalize=True)
-            yield from compare(
-                f"Grad-CAM of one class, scaled to 0..1: {name}",
-                lambda: scaled(images, one),
-                {"pytorch-grad-cam": lambda: jacobgil(one)},
-                tolerance=1e-3,
-            )
-        del ours
+            peer = {"pytorch-grad-cam": partial(jacobgil, one)}
+            yield from compare(f"{work}, scaled to 0..1", partial(scaled, images, one), peer, tolerance=1e-3)
 
 
 def forward(net: nn.Module, images: Tensor, size: int) -> Callable[[], Tensor]:
@@ -140,13 +135,9 @@ def channels_last(images: Tensor) -> Tensor:
 
 def pytorch_grad_cam(net: nn.Module, layer: nn.Module, images: Tensor) -> Callable[[Tensor], np.ndarray] | None:
     """The maps of pytorch-grad-cam, where it is installed."""
-    try:
-        # It imports torchvision, whose compiled operators do not load beside the CPU build of torch; declared is enough.
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    except RuntimeError:
-        pass  # declared already
+    for operator in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):  # torchvision, which the peer imports, misses them beside a CPU torch
+            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
     try:
         from pytorch_grad_cam import GradCAM as Peer
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
