@@ -34,7 +34,7 @@ class Settings:
     test: int = 200  # test scenes; those count in which the two highest logits are the two objects
     occlusion: int = 50  # how many of these are compared with an occlusion map
     epochs: float = 2  # passes over the training scenes
-    batch_size: int = 64
+    batch_size: int = 64  # scenes per step
     learning_rate: float = 1e-3  # Adam
     patch: int = 7  # side of the occluding patch in pixels, coloured as the scene's mean
     stride: int = 3  # pixels from one patch to the next
