@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import torch
-from benchmarks.table import Row, compare
 from torch import Tensor, nn
 
+from benchmarks.table import Row, absent, compare
 from reprise.explain import GradCAM
 
 CLASSES = 10
@@ -87,11 +86,13 @@ def rows() -> Iterator[Row]:
             theirs = {peer: partial(maps, targets) for peer, maps in peers.items()}
             yield from compare(title, partial(ours, images, targets), theirs)
 
-        jacobgil = pytorch_grad_cam(net, net[layer], images)
-        if jacobgil is not None:
+        work += ", scaled to 0..1 and up-sampled"
+        try:
+            peer = {"pytorch-grad-cam": partial(pytorch_grad_cam(net, net[layer], images), one)}
             scaled = GradCAM(net, str(layer), normalize=True)
-            peer = {"pytorch-grad-cam": partial(jacobgil, one)}
-            yield from compare(f"{work}, scaled to 0..1", partial(scaled, images, one), peer, tolerance=1e-3)
+            yield from compare(work, partial(scaled, images, one), peer, tolerance=1e-3)
+        except ImportError as error:
+            yield from absent(work, "pytorch-grad-cam", str(error))
 
 
 def forward(net: nn.Module, images: Tensor, size: int) -> Callable[[], Tensor]:
@@ -133,17 +134,13 @@ def channels_last(images: Tensor) -> Tensor:
     return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
 
 
-def pytorch_grad_cam(net: nn.Module, layer: nn.Module, images: Tensor) -> Callable[[Tensor], np.ndarray] | None:
-    """The maps of pytorch-grad-cam, where it is installed."""
+def pytorch_grad_cam(net: nn.Module, layer: nn.Module, images: Tensor) -> Callable[[Tensor], np.ndarray]:
+    """The maps of pytorch-grad-cam."""
     for operator in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):  # torchvision, which the peer imports, misses them beside a CPU torch
             torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
-    try:
-        from pytorch_grad_cam import GradCAM as Peer
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except ImportError as error:
-        warnings.warn(f"pytorch-grad-cam is left out: {error}", stacklevel=2)
-        return None
+    from pytorch_grad_cam import GradCAM as Peer
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     def run(targets: Tensor) -> np.ndarray:
         with Peer(model=net, target_layers=[layer]) as method:
