@@ -1,4 +1,3 @@
-from .attribution import Attribution as Attribution
 from .grad_cam import (
     GradCAM as GradCAM,
     GuidedGradCAM as GuidedGradCAM,
@@ -24,3 +23,4 @@ from .metrics import (
     rank_correlation as rank_correlation,
 )
 from .perturbation import occlusion_map as occlusion_map
+from .targets import Attribution as Attribution

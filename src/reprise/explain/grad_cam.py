@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reprise.explain.attribution import Attribution, Targets, batches, class_index, gradients, join, select_scores
 from reprise.explain.gradient import input_gradient
+from reprise.explain.targets import Attribution, Targets, batches, class_index, gradients, join, select_scores
 from reprise.nn.hooks import Layer, capture, evaluating, find_layer, unwrap
 
 __all__ = ["GradCAM", "GuidedGradCAM", "cam", "guided_grad_cam", "overlay"]

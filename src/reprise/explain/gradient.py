@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from reprise.explain.attribution import Attribution, Targets, batches, gradients, join, select_scores
+from reprise.explain.targets import Attribution, Targets, batches, gradients, join, select_scores
 from reprise.nn.hooks import evaluating, unwrap
 
 __all__ = ["ReLURule", "Saliency", "deconvnet", "guided_backprop", "input_gradient"]

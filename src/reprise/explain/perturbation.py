@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from reprise.explain.attribution import Targets, batches, join, select_scores
+from reprise.explain.targets import Targets, batches, join, select_scores
 from reprise.nn.hooks import evaluating, unwrap
 
 __all__ = ["occlusion_map"]
@@ -47,10 +47,8 @@ def occlusion_map(
         >>> occlusion_map(net, torch.rand(3, 1, 4, 4), 0, patch=2, stride=1).shape
         torch.Size([3, 3, 3])
     """
-    if images.ndim == 4 and not 1 <= patch <= min(images.shape[2:]):
-        raise ValueError(f"a patch of {patch} does not fit pictures of {tuple(images.shape[2:])} pixels")
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, not {stride}")
+    if patch < 1 or stride < 1:
+        raise ValueError(f"patch and stride must be at least 1, not {patch} and {stride}")
     model, drops = unwrap(model), []
     with evaluating(model), torch.no_grad():
         for chunk, target in batches(images, targets, batch_size):
@@ -75,6 +73,8 @@ def occlusion_map(
 
 def _covers(height: int, width: int, patch: int, stride: int) -> Tensor:
     """Which pixels each position covers: (h, w, H, W) booleans."""
+    if patch > min(height, width):
+        raise ValueError(f"a patch of {patch} does not fit pictures of {height}x{width} pixels")
 
     def along(length: int) -> Tensor:
         start = torch.arange(0, length - patch + 1, stride)[:, None]

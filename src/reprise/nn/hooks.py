@@ -156,7 +156,7 @@ def find_layer(model: nn.Module, layer: Layer, example: Tensor | None = None) ->
     finally:
         for handle in handles:
             handle.remove()
-    convolutions = [size for module, size in runs if any(weight.ndim == 4 for weight in module.parameters(False))]
+    convolutions = [size for module, size in runs if _is_convolution(module)]
     if not convolutions:
         raise ValueError(
             "the network has no convolution that returns (N, C, H, W): name the layer, "
@@ -165,6 +165,11 @@ def find_layer(model: nn.Module, layer: Layer, example: Tensor | None = None) ->
     finest = ([size for size in convolutions if size.numel() > 1] or convolutions)[-1]
     ran = [module for module, _ in runs]
     return next(module for module, size in reversed(runs) if size == finest and ran.count(module) == 1)
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    # Parametrised convolutions (weight norm) keep their weight in a module of its own.
+    return isinstance(module, nn.modules.conv._ConvNd) or any(weight.ndim == 4 for weight in module.parameters(False))
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:

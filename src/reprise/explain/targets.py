@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def batches(images: Tensor, targets: Targets, batch_size: int) -> Iterator[tuple
         raise ValueError(f"images must be a tensor (N, C, H, W) with N > 0, not {_describe(images)}")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; give floats, scaled as the network was trained")
-    if not images.detach().sum().isfinite():
+    if not images.isfinite().all():
         raise ValueError("images hold NaN or infinite values; clean them first")
     if isinstance(targets, Tensor):
         if targets.dtype != torch.long or targets.ndim not in (1, 2) or len(targets) != len(images):
@@ -56,7 +57,9 @@ def batches(images: Tensor, targets: Targets, batch_size: int) -> Iterator[tuple
                 f"targets must be a class number, a LongTensor (N,) or (N, T) with N = {len(images)}, "
                 f"or a function of the output, not {_describe(targets)}"
             )
-    elif not (targets is None or callable(targets) or (isinstance(targets, int) and not isinstance(targets, bool))):
+    elif not (
+        targets is None or callable(targets) or (isinstance(targets, Integral) and not isinstance(targets, bool))
+    ):
         raise ValueError(f"targets must be None, an int, a LongTensor or a function, not {_describe(targets)}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
