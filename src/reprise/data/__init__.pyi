@@ -1,3 +1,4 @@
 from . import images as images
 from .images import ImageData as ImageData, Images as Images
+from .scenes import Scenes as Scenes, two_object_scenes as two_object_scenes
 from .store import DataMissing as DataMissing

@@ -1,0 +1,26 @@
+from .grad_cam import (
+    GradCAM as GradCAM,
+    GuidedGradCAM as GuidedGradCAM,
+    cam as cam,
+    guided_grad_cam as guided_grad_cam,
+    overlay as overlay,
+)
+from .gradient import (
+    ReLURule as ReLURule,
+    Saliency as Saliency,
+    deconvnet as deconvnet,
+    guided_backprop as guided_backprop,
+    input_gradient as input_gradient,
+)
+from .metrics import (
+    abstaining_pointing_game as abstaining_pointing_game,
+    box_iou as box_iou,
+    box_mask as box_mask,
+    discrimination as discrimination,
+    localization_error as localization_error,
+    map_boxes as map_boxes,
+    pointing_game as pointing_game,
+    rank_correlation as rank_correlation,
+)
+from .perturbation import occlusion_map as occlusion_map
+from .targets import Attribution as Attribution

@@ -1,0 +1,5 @@
+from .attribution import (
+    check_attribution as check_attribution,
+    toy_dense_head as toy_dense_head,
+    toy_pooled_head as toy_pooled_head,
+)
