@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from reprise.lab import svg, words
 from reprise.lab.paper import Arm, Claim, Experiment, Paper
@@ -72,13 +74,18 @@ def _template() -> Template:
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": _plain, "sentence": _sentence}
+    environment.filters |= {"plain": _plain, "sentence": _sentence, "breakable": _breakable}
     return environment.get_template("report.html")
 
 
 def _sentence(text: str) -> str:
     """The text with a capital first letter, the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def _breakable(name: str) -> Markup:
+    """An identifier that a narrow column may break after its separators."""
+    return Markup("").join(Markup("{}<wbr>").format(part) for part in re.findall(r"[^_/.]*[_/.]+|[^_/.]+", name))
 
 
 def _plain(value: Any) -> str:
@@ -185,7 +192,7 @@ def _experiment(experiment: Experiment, record: Record, results: Results) -> dic
     missing = {arm: [seed for seed in seeds if (arm, seed) not in there] for arm in record["settings"]}
     return {
         "name": experiment.name,
-        "arms": [(name, arm.what, order[name] % svg.ARMS) for name, arm in results.arms.items()],
+        "arms": [(name, arm.what, svg.style(order[name])) for name, arm in results.arms.items()],
         "missing": {arm: absent for arm, absent in missing.items() if absent},
         "metrics": list(_metrics(experiment, results)),
         "curves": list(_curves(record, results, order)),
@@ -199,31 +206,38 @@ def _experiment(experiment: Experiment, record: Record, results: Results) -> dic
 def _metrics(experiment: Experiment, results: Results) -> Iterator[dict[str, Any]]:
     """Each metric with its cells, each of these with a row per arm."""
     for metric in experiment.metrics.values():
-        cells = []
-        keys = [None, *results.cells(metric.name)]
-        by_arm = {(cell, arm): results.values(arm, metric.name, cell) for cell in keys for arm in results.arms}
-        axis = svg.Axis.over(x for values in by_arm.values() for x in values.values())
-        for cell in keys:
-            rows = []
-            for i, arm in enumerate(experiment.arms):
-                if values := by_arm.get((cell, arm)):
-                    rows.append({"arm": arm, "mean": _mean(values), "dots": svg.dots(values, axis, arm=i),
-                                 "seeds": [(seed, number(x)) for seed, x in values.items()]})  # fmt: skip
-            if rows:
-                cells.append({"name": cell, "rows": rows})
-        if cells:
-            yield {"label": metric.label, "unit": metric.unit, "cells": cells, "span": _span(axis)}
+        cells = [None, *results.cells(metric.name)]
+        found = {(cell, arm): results.values(arm, metric.name, cell) for cell in cells for arm in results.arms}
+        found = {key: values for key, values in found.items() if values}
+        if not found:
+            continue
+        numbers = [x for values in found.values() for x in values.values()]
+        axis = svg.Axis.over(numbers)
+        means = {key: student(list(values.values())) for key, values in found.items()}
+        step = min((half for _, half in means.values() if half > 0), default=None)  # all arms with equal decimals
+        rows = [
+            {
+                "cell": cell,
+                "arm": arm,
+                "mean": _interval(*means[cell, arm], step),
+                "dots": svg.dots(values, axis, arm=list(experiment.arms).index(arm)),
+                "seeds": [(seed, number(x)) for seed, x in values.items()],
+            }
+            for (cell, arm), values in found.items()
+        ]
+        by_cell = [(cell, [row for row in rows if row["cell"] == cell]) for cell in cells]
+        yield {
+            "label": metric.label,
+            "unit": metric.unit,
+            "cells": [(cell, own) for cell, own in by_cell if own],
+            "rows": rows,
+            "span": f"{number(min(numbers), step)} to {number(max(numbers), step)}",
+        }
 
 
-def _span(axis: svg.Axis) -> str:
-    step = (axis.high - axis.low) / 2
-    return f"{number(axis.low, step)} to {number(axis.high, step)}"
-
-
-def _mean(values: Mapping[int, float]) -> str:
-    """The mean with the half-width of its 95 % Student interval."""
-    mean, half = student(list(values.values()))
-    return f"{number(mean, half)} ± {number(half, half)}" if math.isfinite(half) else number(mean)
+def _interval(mean: float, half: float, step: float | None) -> str:
+    """A mean with the half-width of its 95 % Student interval."""
+    return f"{number(mean, step)} ± {number(half, step)}" if math.isfinite(half) else number(mean)
 
 
 def _curves(record: Record, results: Results, order: Mapping[str, int]) -> Iterator[Any]:

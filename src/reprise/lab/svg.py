@@ -17,7 +17,7 @@ from reprise.lab.paper import Claim
 from reprise.lab.verdict import Judgement
 from reprise.lab.words import number, signed
 
-__all__ = ["Axis", "Series", "chart", "claim_axis", "dots", "strip", "swatch"]
+__all__ = ["Axis", "Series", "chart", "claim_axis", "dots", "strip", "style", "swatch"]
 
 POINTS = 240  # of a line: more cannot be seen
 HEIGHT = 190  # of a chart, in pixels
@@ -178,7 +178,7 @@ def dots(values: Mapping[int, float], axis: Axis, *, arm: int = 0) -> Markup:
         parts.append(dot.format(axis.place(x), seed, number(x)))
     parts.append(Markup('<line class="mean" x1="{}%" x2="{}%" y1="2" y2="18"/>').format(mean, mean))
     told = f"from {number(min(shown.values()))} to {number(max(shown.values()))}"
-    return _svg(f"dots arm-{arm % ARMS}", 20, told, parts)
+    return _svg(f"dots {style(arm)}", 20, told, parts)
 
 
 # Curves --------------------------------------------------------------------------------------------------------------
@@ -197,11 +197,6 @@ class Series:
     name: str
     lines: Mapping[int, Sequence[tuple[float, float]]]
     arm: int | None = 0
-
-    @property
-    def style(self) -> str:
-        """The class of its lines."""
-        return "arm-shared" if self.arm is None else f"arm-{self.arm % ARMS}"
 
     @property
     def mean(self) -> list[tuple[float, float]]:
@@ -231,12 +226,16 @@ def chart(series: Sequence[Series], *, title: str, x_label: str = "step") -> Mar
         grid.append(Markup('<line class="grid" x1="0" x2="100%" y1="{}" y2="{}"/>').format(height, height))
         grid.append(Markup('<text class="tick" x="-8" y="{}" text-anchor="end">{}</text>').format(height + 4, text))
     for one in series:
-        many = len(one.lines) > 1
-        seeds = [_line(_finite(line), x, y, f"seed-line {one.style}") for line in one.lines.values()] if many else []
+        for line in map(_finite, one.lines.values()):
+            if len(line) == 1:
+                places = x.place(line[0][0]), round(HEIGHT * (1 - y.place(line[0][1]) / 100), 1), style(one.arm)
+                grid.append(Markup('<circle cx="{}%" cy="{}" r="3.5" class="seed {}"/>').format(*places))
+            elif len(one.lines) > 1:
+                lines.append(_line(line, x, y, f"seed-line {style(one.arm)}"))
         mean = one.mean
-        lines += [*seeds, _line(mean, x, y, f"mean-line {one.style}")]
+        lines.append(_line(mean, x, y, f"mean-line {style(one.arm)}"))
         last = Markup(" <small>{}</small>").format(number(mean[-1][1])) if mean else ""
-        legend.append(Markup("<li>{} {}{}</li>").format(swatch(one.style), one.name, last))
+        legend.append(Markup("<li>{} {}{}</li>").format(swatch(one.arm), one.name, last))
     inner = Markup(
         '<svg width="100%" height="{h}" viewBox="0 0 1000 {h}" preserveAspectRatio="none" overflow="visible">{lines}'
         "</svg>"
@@ -250,10 +249,17 @@ def chart(series: Sequence[Series], *, title: str, x_label: str = "step") -> Mar
     ).format(title, scale, drawing, x_label, Markup().join(legend))
 
 
-def swatch(style: str) -> Markup:
+def swatch(arm: int | None) -> Markup:
     """A short line in the colour and style of an arm, for legends."""
-    line = Markup('<line class="mean-line {}" x2="26" y1="5" y2="5"/>').format(style)
+    line = Markup('<line class="mean-line {}" x2="26" y1="5" y2="5"/>').format(style(arm))
     return Markup('<svg class="swatch" width="26" height="10" aria-hidden="true">{}</svg>').format(line)
+
+
+def style(arm: int | None) -> str:
+    """The class, in svg.css, of an arm's colour and line; None is what all arms share."""
+    if arm is None:
+        return "arm-shared"
+    return f"arm-{arm % ARMS}" if arm < ARMS else f"arm-{arm % ARMS} again"
 
 
 def _line(points: Sequence[tuple[float, float]], x: Axis, y: Axis, style: str) -> Markup:

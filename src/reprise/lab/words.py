@@ -87,22 +87,26 @@ def ours(claim: Claim, judgement: Judgement, experiments: Mapping[str, Experimen
 
 
 def compared(claim: Claim, experiments: Mapping[str, Experiment]) -> str:
-    """What the number of a claim is, for an axis: "difference in accuracy (share): method − baseline"."""
+    """What the number of a claim is, for an axis: "accuracy (share): method − baseline", "seconds: peer ÷ ours"."""
     metric = experiments[claim.value.experiment].metrics[claim.value.metric]
     value, against = claim.value, claim.against
-    if isinstance(against, Reference) and against.metric == value.metric:
-        same = against.experiment == value.experiment
-        sides = [side.arm if same else f"{side.experiment}/{side.arm}" for side in (value, against)]
-        if value.arm == against.arm and same:  # two cells of one arm
-            sides = [str(value), str(against)]
+    unit = f" ({metric.unit})" if metric.unit and claim.compare == "difference" else ""
+    if isinstance(against, Reference) and against.metric != value.metric:
+        sides, label = [str(value), str(against)], ""
     else:
-        sides = [str(value), str(against) if isinstance(against, Reference) else number(against)]
+        sides = [_side(value), _side(against) if isinstance(against, Reference) else number(against)]
+        if isinstance(against, Reference) and (value.experiment != against.experiment or sides[0] == sides[1]):
+            sides = [str(value), str(against)]
+        label = metric.label
     if claim.expect == "lower":
         sides.reverse()
-    if claim.compare == "ratio":
-        return f"factor in {metric.label}: {f'{SPACE}÷ '.join(sides)}"
-    unit = f" ({metric.unit})" if metric.unit else ""
-    return f"difference in {metric.label}{unit}: {f'{SPACE}− '.join(sides)}"
+    formula = f"{SPACE}{'÷' if claim.compare == 'ratio' else '−'} ".join(sides)
+    return f"{label}{unit}: {formula}" if label else f"{formula}{unit}"
+
+
+def _side(reference: Reference) -> str:
+    cell = reference.cell
+    return reference.arm if cell in (None, "*") else f"{reference.arm}[{cell}]"
 
 
 def verdict_words(judgement: Judgement, scale: str | None) -> str:
