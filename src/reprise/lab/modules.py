@@ -55,8 +55,9 @@ def closure(recipe: Path, *also: str) -> dict[str, str]:
 
 def third_party(recipe: Path) -> list[str]:
     """Top-level packages of others that the recipe and its modules import, sorted."""
-    files = {recipe, *(source_of(module) for module in closure(recipe))}  # a recipe outside the library has its own path
-    names = {name.split(".")[0] for file in files if file.is_file() for name in _scan(file)[1]}
+    files = {recipe, *map(source_of, closure(recipe))}
+    found = [file for file in files if file.is_file()]  # a recipe outside the library is not where its name says
+    names = {name.split(".")[0] for file in found for name in _scan(file)[1]}
     return sorted(name for name in names if name != "reprise")
 
 
