@@ -153,8 +153,13 @@ def _judged(
 def _headline(claims: Sequence[Mapping[str, Any]], scale: str | None) -> dict[str, Any]:
     """The verdict on the first claim, and how the others went."""
     if not claims:
-        words_, text = "Proved by tests", "Nothing here needs measuring: each sentence below is proved by a test."
-        return {"verdict": "proved", "symbol": words.SYMBOLS["proved"], "words": words_, "text": text, "others": ""}
+        return {
+            "verdict": "proved",
+            "symbol": words.SYMBOLS["proved"],
+            "words": "Proved by tests",
+            "text": "Nothing here needs measuring: each sentence below is proved by a test.",
+            **dict.fromkeys(("reason", "ours", "label", "others"), ""),
+        }
     first = claims[0]
     verdicts = [claim["verdict"] for claim in claims]
     counts = [(kind, verdicts.count(kind)) for kind in ("holds", "fails", "undecided", "unmeasured")]

@@ -37,7 +37,7 @@ class Axis:
         """An axis that shows all of these numbers; what it cannot show (not finite, or not positive) is left out."""
         shown = [x for x in numbers if math.isfinite(x) and abs(x) < 1e100 and (x > 0 or not log)]
         low, high = (min(shown), max(shown)) if shown else (1.0, 2.0)
-        if high - low <= 1e-9 * max(abs(low), abs(high)):
+        if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-200):
             low, high = (low / 1.1, high * 1.1) if log else (low - abs(low) / 10, high + abs(high) / 10)
             low, high = (-1.0, 1.0) if low == high else (low, high)
         if log:
@@ -57,8 +57,9 @@ class Axis:
         """Round numbers on the axis and how they are written."""
         if self.log and self.high / self.low > 8:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            stride = max(1, (last - first) // count)
-            digits = (1, 2, 5) if last - first <= 2 else (1, 3) if last - first <= 3 else (1,)
+            decades = math.log10(self.high / self.low)
+            stride = math.ceil(decades / (count + 1))
+            digits = (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)
             every = [digit * 10.0**exponent for exponent in range(first, last + 1, stride) for digit in digits]
             return [(x, number(x)) for x in every if self.low <= x <= self.high]
         raw = (self.high - self.low) / count
