@@ -43,8 +43,11 @@ def closure(recipe: Path, *also: str) -> dict[str, str]:
     own = {LAB, *also}
     queue = [*_scan(recipe)[1], *own]
     while queue:
-        module = resolve(queue.pop())
-        if module is not None and module not in found and not (module.startswith("reprise.lab") and module not in own):
+        asked = queue.pop()
+        module = resolve(asked)
+        if module is None:
+            queue.extend(_names_of_room(asked))
+        elif module not in found and not (module.startswith("reprise.lab") and module not in own):
             found[module], imports = _scan(source_of(module))
             queue.extend(imports)
     return dict(sorted(found.items()))
@@ -52,8 +55,9 @@ def closure(recipe: Path, *also: str) -> dict[str, str]:
 
 def third_party(recipe: Path) -> list[str]:
     """Top-level packages of others that the recipe and its modules import, sorted."""
-    files = [recipe, *(source_of(module) for module in closure(recipe) if ".papers." not in module)]
-    names = {name.split(".")[0] for file in files for name in _scan(file)[1]}
+    files = {recipe, *map(source_of, closure(recipe))}
+    found = [file for file in files if file.is_file()]  # a recipe outside the library is not where its name says
+    names = {name.split(".")[0] for file in found for name in _scan(file)[1]}
     return sorted(name for name in names if name != "reprise")
 
 
@@ -79,6 +83,13 @@ def resolve(name: str) -> str | None:
                 return resolve(f"{module}.{names[parts[length]]}")
             return None if names else module
     return None
+
+
+def _names_of_room(name: str) -> list[str]:
+    """All names of a room that is imported as a whole, for then any of them may be used; none for other names."""
+    room = name.removesuffix(".*")
+    folder = PACKAGE.joinpath(*room.split(".")[1:])
+    return [f"{room}.{known}" for known in table(folder)] if room.startswith("reprise.") and folder.is_dir() else []
 
 
 @cache

@@ -283,6 +283,8 @@ def _experiment(path: Path, name: str, content: Any) -> Experiment:
     table.done()
     if not experiment.file.is_file():
         raise PaperError(f"{path}: experiments.{name} needs the file {experiment.file.name} beside it")
+    if experiment.threads < 1:
+        raise PaperError(f"{path}: experiments.{name}.threads must be at least 1, not {experiment.threads}")
     if not arms or not metrics or not scales:
         raise PaperError(f"{path}: experiments.{name} needs arms, metrics and at least one of {', '.join(SCALES)}")
     return experiment
@@ -308,6 +310,8 @@ def _claim(table: _Table, experiments: Mapping[str, Experiment]) -> Claim:
     table.done()
     if margin != default and not claim.margin_from:
         raise PaperError(f"{table.where}: a margin of {margin:g} needs margin_from, the reason for it")
+    if isinstance(claim.against, Reference) and claim.against.cell == "*" and value.cell != "*":
+        raise PaperError(f"{table.where}: against is about every cell ([*]), value is not")
     if compare == "ratio" and margin <= 0:
         raise PaperError(f"{table.where}: the margin of a ratio is a factor above 0, not {margin:g}")
     return claim

@@ -149,7 +149,8 @@ def _judge_cell(
         return Judgement("undecided", "a ratio needs numbers above zero")
     sign = -1.0 if claim.expect == "lower" else 1.0
     differences = {
-        seed: sign * (math.log(value / base) if ratio else value - base) for seed, (value, base) in pairs.items()
+        seed: sign * (math.log(value) - math.log(base) if ratio else value - base)
+        for seed, (value, base) in pairs.items()
     }
     floor = max(resolutions)
     if ratio:  # a step of the resolution changes a logarithm the more, the smaller the number
@@ -163,7 +164,7 @@ def _judge_cell(
         verdict, reason = "undecided", f"seed {', '.join(map(str, missing))} is missing"
     elif len(pairs) < MINIMUM_SEEDS:
         verdict, reason = "undecided", f"{len(pairs)} of at least {MINIMUM_SEEDS} seeds"
-    show = math.exp if ratio else float
+    show = _factor if ratio else float
     return Judgement(
         verdict,
         reason,
@@ -207,6 +208,10 @@ def _place(expect: str, mean: float, half: float, margin: float) -> tuple[str, s
         if high < margin:
             return "fails", "as claimed, but by less than the margin" if mean > 0 else "worse"
     return "undecided", "the interval is too wide"
+
+
+def _factor(logarithm: float) -> float:
+    return math.exp(min(logarithm, 700.0))  # the interval of two seeds can reach beyond the largest float
 
 
 def _and_against(claim: Claim) -> str:
