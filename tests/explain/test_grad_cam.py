@@ -179,6 +179,35 @@ def test_keeps_the_promises_of_an_attribution(in_place):
     check_attribution(GradCAM(nn.DataParallel(net), "module.5"), x, target, model=net)
 
 
+class Pooled(nn.Module):
+    """The layer's output is pooled with overlap and padding, pooled again elsewhere, and used as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(4 * 3, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(x)
+        parts = F.max_pool2d(maps, 3, 2, padding=1).relu_(), nn.MaxPool2d(2)(maps).square(), maps.sin()
+        return self.head(torch.cat([part.mean((2, 3)) for part in parts], 1))
+
+
+def test_the_short_cut_past_max_pooling_is_exact(monkeypatch):
+    torch.manual_seed(0)
+    net, x = Pooled().double(), torch.randn(6, 1, 9, 9, dtype=torch.double)
+    maps = net.conv(x).detach().requires_grad_()
+    monkeypatch.setattr(net.conv, "forward", lambda _: maps)
+    expected = torch.autograd.grad(net(x)[:, 2].sum(), maps)[0].mean((2, 3))
+    monkeypatch.undo()
+    calls = []
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, grad=torch.autograd.grad, **k: calls.append(a) or grad(*a, **k)
+    )
+    torch.testing.assert_close(GradCAM(net, "conv").details(x, 2).weights, expected)
+    assert [len(inputs) for _, inputs in calls] == [3]  # the maps, and what either pooling made of them
+
+
 def test_an_in_place_relu_changes_nothing():
     net, x = cnn(in_place=False), pictures()
     in_place = cnn(in_place=True)

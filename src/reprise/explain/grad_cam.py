@@ -6,19 +6,27 @@ and IJCV 2020, arXiv 1610.02391.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from reprise.explain.gradient import input_gradient
 from reprise.explain.targets import Attribution, Targets, batches, class_index, gradients, join, select_scores
-from reprise.nn.hooks import Layer, capture, evaluating, find_layer, unwrap
+from reprise.nn.hooks import Captured, Layer, capture, evaluating, find_layer, unwrap
 
 __all__ = ["GradCAM", "GuidedGradCAM", "cam", "guided_grad_cam", "overlay"]
+
+DETACHED = (
+    "no gradient reaches the layer: the score does not depend on it, or the network computes what lies between under "
+    "no_grad or detaches it"
+)
 
 
 class GradCAM:
@@ -122,18 +130,31 @@ class GradCAM:
         """Activations (n, K, u, v) and weights (n, T, K) of each layer, and the network's output."""
         # capture switches gradients on at the layer: all before it runs as plain inference.
         with capture(self.model, *self.layers, differentiable=True) as captured, torch.no_grad():
-            output = self.model(images)
+            # With several layers the way back from one may lead through the pooling of another.
+            simple = len(self.layers) == 1 and self.reshape_transform is None
+            with _PastMaxPooling(captured if simple else Captured()) as pooling:
+                output = self.model(images)
             found = [self._present(layer, activation) for layer, activation in zip(self.layers, captured, strict=True)]
-            columns = gradients(
-                select_scores(output, targets),
-                found,
-                "no gradient reaches the layer: the score does not depend on it, or the network computes what lies "
-                "between under no_grad or detaches it",
-            )
+            pooled = (pooling.pooled[id(copy)] for copy in captured.copies)
+            starts = [[activation, *more] for activation, more in zip(found, pooled, strict=True)]
             activations = [self._as_maps(activation.detach()) for activation in found]
-            means = [[self._as_maps(gradient).mean((-2, -1)) for gradient in column] for column in columns]
+            columns = gradients(select_scores(output, targets), list(chain.from_iterable(starts)), DETACHED)
+            means = [self._mean_gradients(column, starts, activations) for column in columns]
         alphas = [self.sign * torch.stack(column, 1) for column in zip(*means, strict=True)]
         return activations, alphas, output.detach()
+
+    def _mean_gradients(
+        self, column: list[Tensor | None], starts: list[list[Tensor]], activations: list[Tensor]
+    ) -> list[Tensor]:
+        """The mean over positions (n, K) of the gradient at each layer, from the gradients at all that starts there."""
+        left, means = iter(column), []
+        for group, maps in zip(starts, activations, strict=True):
+            found = [gradient for _, gradient in zip(group, left, strict=False) if gradient is not None]
+            if not found:
+                raise ValueError(DETACHED)
+            sums = [self._as_maps(gradient).sum((-2, -1)) for gradient in found]
+            means.append(torch.stack(sums).sum(0) / maps[0, 0].numel())
+        return means
 
     def _combine(self, activations: list[Tensor], alphas: list[Tensor], size: torch.Size) -> Tensor:
         """Maps (n, T, H, W) from what was found at each layer."""
@@ -163,6 +184,32 @@ class GradCAM:
                 f"or give a reshape_transform that arranges tokens as maps"
             )
         return maps
+
+
+class _PastMaxPooling(TorchFunctionMode):
+    """Lets gradients start behind the max pooling that follows a captured layer.
+
+    Max pooling hands each gradient to exactly one of its inputs, so the sum over the positions, which is all that
+    Grad-CAM takes of a gradient, is the same on either side; the slow backward pass of the pooling can be left out.
+    """
+
+    def __init__(self, captured: Captured) -> None:
+        super().__init__()
+        self.captured = captured
+        self.pooled: dict[int, list[Tensor]] = defaultdict(list)  # by id of the copy that was pooled
+
+    def __torch_function__(
+        self, function: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Cut the graph at max pooling of a captured tensor; let every other function through."""
+        known = function in (F.max_pool2d, torch.max_pool2d) and args and not (kwargs or {}).get("return_indices")
+        # A copy that was worked on in place is no longer what the layer returned.
+        if not known or not any(args[0] is copy and copy._version == 0 for copy in self.captured.copies):
+            return function(*args, **(kwargs or {}))
+        with torch.no_grad():
+            pooled = function(*args, **(kwargs or {})).requires_grad_()
+        self.pooled[id(args[0])].append(pooled)
+        return pooled.clone()  # what follows may work in place
 
 
 class GuidedGradCAM:

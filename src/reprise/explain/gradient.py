@@ -177,6 +177,6 @@ def _details(model: nn.Module, images: Tensor, targets: Targets, rule: str, batc
                 [chunk],
                 "no gradient reaches the pictures: the network detaches them or computes under no_grad",
             )
-            found.append(torch.stack([gradient for (gradient,) in columns], 1))
+            found.append(torch.stack([gradient for (gradient,) in columns if gradient is not None], 1))
             outputs.append(output.detach())
     return join(found, targets), torch.cat(outputs)

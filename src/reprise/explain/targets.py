@@ -126,18 +126,19 @@ def join(parts: list[Tensor], targets: Targets) -> Tensor:
     return whole if isinstance(targets, Tensor) and targets.ndim == 2 else whole.squeeze(1)
 
 
-def gradients(scores: Tensor, inputs: list[Tensor], why: str) -> Iterator[list[Tensor]]:
+def gradients(scores: Tensor, inputs: list[Tensor], why: str) -> Iterator[list[Tensor | None]]:
     """The gradient of each column of (N, T) scores by the inputs: T passes over the graph, the fastest way measured.
 
-    Parameters get no gradient: only what leads to the inputs is differentiated.
+    Parameters get no gradient: only what leads to the inputs is differentiated. None stands for an input that a score
+    does not depend on.
 
     Raises:
-        ValueError: the scores do not depend on an input; ``why`` is the message.
+        ValueError: a score depends on none of the inputs; ``why`` is the message.
     """
     columns = scores.sum(0).unbind() if scores.requires_grad else ()
     for left, column in zip(reversed(range(len(columns))), columns, strict=True):
         found = torch.autograd.grad(column, inputs, retain_graph=left > 0, allow_unused=True)
-        if any(gradient is None for gradient in found):
+        if all(gradient is None for gradient in found):
             raise ValueError(why)
         yield list(found)
     if not columns:

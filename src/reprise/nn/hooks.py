@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["capture", "evaluating", "find_layer", "unwrap"]
+__all__ = ["Captured", "capture", "evaluating", "find_layer", "unwrap"]
 
 Layer = str | nn.Module
 
@@ -56,8 +56,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+class Captured(list[Tensor | None]):
+    """What layers returned, and under ``copies`` what the network went on with."""
+
+    def __init__(self, outputs: Iterable[Tensor | None] = ()) -> None:
+        super().__init__(outputs)
+        self.copies: list[Tensor | None] = list(self)
+
+
 @contextmanager
-def capture(model: nn.Module, *layers: Layer, differentiable: bool = False) -> Iterator[list[Tensor | None]]:
+def capture(model: nn.Module, *layers: Layer, differentiable: bool = False) -> Iterator[Captured]:
     """Record what layers return each time the network runs in the block.
 
     The network computes with copies of what is recorded, so that an in-place operation behind a layer changes nothing.
@@ -71,7 +79,7 @@ def capture(model: nn.Module, *layers: Layer, differentiable: bool = False) -> I
 
     Yields:
         A list with one tensor per layer, in the order of ``layers``, filled anew by every run of the network; None
-        stands for a layer that did not run.
+        stands for a layer that did not run. Its ``copies`` are the tensors that the network went on with.
 
     Raises:
         ValueError: a name or module is not in the network; a layer runs twice in one pass, so that it has no single
@@ -87,15 +95,17 @@ def capture(model: nn.Module, *layers: Layer, differentiable: bool = False) -> I
     model = unwrap(model)
     names = _names(model)
     modules = [_lookup(model, names, layer) for layer in layers]
-    outputs: list[Tensor | None] = [None] * len(layers)
+    outputs = Captured([None] * len(layers))
 
     def forget(*_: Any) -> None:
         outputs[:] = [None] * len(layers)
+        outputs.copies[:] = outputs
 
     def keep(module: nn.Module, _: Any, output: Any) -> Tensor:
         name = names[module]
         if not isinstance(output, Tensor):
             raise ValueError(f"layer {name!r} returns a {type(output).__name__}; choose a layer that returns a tensor")
+        copy = None
         for index, wanted in enumerate(modules):
             if wanted is module:
                 if outputs[index] is not None:
@@ -107,8 +117,10 @@ def capture(model: nn.Module, *layers: Layer, differentiable: bool = False) -> I
                     torch.set_grad_enabled(True)
                     if not output.requires_grad:
                         output = output.detach().requires_grad_()
-                outputs[index] = output
-        return output.clone()
+                copy = output.clone() if copy is None else copy
+                outputs[index], outputs.copies[index] = output, copy
+        assert copy is not None  # only the wanted modules have this hook
+        return copy
 
     handles = [model.register_forward_pre_hook(forget)]
     try:
