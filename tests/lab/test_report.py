@@ -338,7 +338,7 @@ def test_strip_of_anything(numbers: list[float], half: float | None, margin: flo
 @pytest.mark.parametrize(
     ("axis", "texts"),
     [
-        (svg.Axis(0.0, 1.0), ["0", "0.5", "1.0"]),
+        (svg.Axis(0.0, 1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
         (svg.Axis(-0.03, 0.05), ["−0.02", "0", "0.02", "0.04"]),
         (svg.Axis(0.0, 64_000.0), ["0", "20,000", "40,000", "60,000"]),
         (svg.Axis(0.5, 2.1, log=True), ["0.5", "1.0", "1.5", "2.0"]),
