@@ -315,8 +315,8 @@ def test_chart_of_anything(lines: list[list[tuple[float, float]]]) -> None:
 
 
 @given(
-    numbers=st.lists(st.floats(1e-90, 1e90), min_size=1, max_size=12),
-    half=st.none() | st.floats(0, 1e90),
+    numbers=st.lists(st.floats(1e-200, 1e200), min_size=1, max_size=12),
+    half=st.none() | st.floats(0, 1e200),
     margin=st.floats(1e-3, 1e3),
     expect=st.sampled_from(["higher", "lower", "equal"]),
     ratio=st.booleans(),
@@ -338,7 +338,7 @@ def test_strip_of_anything(numbers: list[float], half: float | None, margin: flo
 @pytest.mark.parametrize(
     ("axis", "texts"),
     [
-        (svg.Axis(0.0, 1.0), ["0", "0.5", "1.0"]),
+        (svg.Axis(0.0, 1.0), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
         (svg.Axis(-0.03, 0.05), ["−0.02", "0", "0.02", "0.04"]),
         (svg.Axis(0.0, 64_000.0), ["0", "20,000", "40,000", "60,000"]),
         (svg.Axis(0.5, 2.1, log=True), ["0.5", "1.0", "1.5", "2.0"]),

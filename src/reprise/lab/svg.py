@@ -35,7 +35,7 @@ class Axis:
     @classmethod
     def over(cls, numbers: Iterable[float], *, log: bool = False, pad: float = 0.05) -> Axis:
         """An axis that shows all of these numbers; what it cannot show (not finite, or not positive) is left out."""
-        shown = [x for x in numbers if math.isfinite(x) and abs(x) < 1e100 and (x > 0 or not log)]
+        shown = [x for x in numbers if math.isfinite(x) and abs(x) < 1e100 and (x > 1e-100 or not log)]
         low, high = (min(shown), max(shown)) if shown else (1.0, 2.0)
         if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-200):
             low, high = (low / 1.1, high * 1.1) if log else (low - abs(low) / 10, high + abs(high) / 10)
@@ -64,7 +64,7 @@ class Axis:
             return [(x, number(x)) for x in every if self.low <= x <= self.high]
         raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= raw * 0.999)
+        step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= 0.7 * raw)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
         large = max(abs(self.low), abs(self.high))
         plain = large < 1e7 and step >= 1e-5
@@ -219,7 +219,7 @@ def chart(series: Sequence[Series], *, title: str, x_label: str = "step") -> Mar
     if not points:
         return Markup()
     heights = [y for _, y in points]
-    log = min(heights) > 0 and max(heights) / min(heights) > 300
+    log = min(heights) > 1e-100 and max(heights) / min(heights) > 300
     x, y = Axis.over((x for x, _ in points), pad=0.0), Axis.over(heights, log=log)
     grid, lines, legend = [], [], []
     for value, text in y.ticks(5):
@@ -281,7 +281,7 @@ def _x_ticks(axis: Axis, bottom: float, mark: str = "") -> list[Markup]:
     parts = []
     for value, text in axis.ticks():
         place = axis.place(value)
-        anchor = "start" if place < 4 else "end" if place > 96 else "middle"
+        anchor = "start" if place < 6 else "end" if place > 94 else "middle"
         line = Markup('<line class="base" x1="{}%" x2="{}%" y1="{}" y2="{}"/>').format(place, place, bottom, bottom + 4)
         label = Markup('<text class="tick" x="{}%" y="{}" text-anchor="{}">{}{}</text>')
         parts += [line, label.format(place, bottom + 17, anchor, mark, text)]
