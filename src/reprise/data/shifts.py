@@ -63,4 +63,4 @@ def appearance_shift(pixels: Tensor, kind: str) -> Tensor:
         return SHIFTS[kind](pixels).clamp(0, 255)
     if pixels.dtype != torch.uint8:
         raise ValueError(f"pixels are uint8 or floats in 0..255, not {pixels.dtype}")
-    return SHIFTS[kind](pixels.float()).round_().clamp_(0, 255).to(torch.uint8)
+    return SHIFTS[kind](pixels.float()).round().clamp(0, 255).to(torch.uint8)

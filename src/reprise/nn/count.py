@@ -7,9 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 __all__ = ["multiply_adds", "parameters"]
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+# PyTorch's counter knows every attention kernel but the one of the CPU.
+KERNELS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 def parameters(model: nn.Module, *, trainable: bool = False) -> int:
@@ -52,7 +60,7 @@ def multiply_adds(model: nn.Module, inputs: Sequence[int] | Tensor | tuple[Tenso
     state = {name: value.to(device) for name, value in (*model.named_parameters(), *model.named_buffers())}
     training = [(module, module.training) for module in model.modules()]
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=KERNELS) as counter:
             functional_call(model.eval(), state, arguments)
     finally:
         for module, was_training in training:

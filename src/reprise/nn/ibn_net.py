@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from reprise.nn.densenet import DenseNet, densenet
+from reprise.nn.image_batch_norm import image_batch_norm
 from reprise.nn.resnet import NormHook, NormPlace, ResidualBlock, ResNet, batch_norm, resnet
 
 __all__ = [
@@ -54,7 +54,7 @@ class InstanceNorm(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         _refuse_single_pixel(x)
-        return super().forward(x)
+        return super().forward(x) if len(x) else x  # PyTorch's fails on an empty batch
 
 
 class IBN(nn.Module):
@@ -131,60 +131,14 @@ class IBN(nn.Module):
     def _can_fuse(self, x: Tensor) -> bool:
         """Other devices and low precision are left to the two layers, and so is a batch half made a SyncBatchNorm."""
         exact = x.dtype in (torch.float32, torch.float64) and x.dtype == self.BN.weight.dtype
-        return self.fused and exact and x.device.type == "cpu" and len(x) > 0 and type(self.BN) is nn.BatchNorm2d
+        return self.fused and exact and x.device.type == "cpu" and type(self.BN) is nn.BatchNorm2d
 
     def _fuse(self, x: Tensor) -> Tensor:
         norms = (self.IN, self.BN) if self.order == "in_first" else (self.BN, self.IN)
         gamma, beta = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
         first = norms[0].num_features
         batch = slice(first, None) if self.order == "in_first" else slice(first)
-        y: Tensor = _ImageAndBatchNorm.apply(x, gamma, beta, self.BN, batch)
-        return y
-
-
-class _ImageAndBatchNorm(torch.autograd.Function):
-    """gamma z + beta, where z is x standardised over each picture, or over the batch in the channels ``batch``.
-
-    With u = x standardised over its picture, z = scale u + shift: scale 1 and shift 0 in the instance half; in the
-    batch half scale = std of the picture / std of the batch, shift = difference of their means / std of the batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, bn: Any, batch: slice) -> Tensor:
-        N, C, H, W = x.shape
-        mean = x.mean((2, 3))
-        # The channels-last kernel takes E[x^2] - E[x]^2, which is exact enough only for centred maps.
-        u, _, inverse = torch.native_group_norm(x - _map(mean), None, None, N, C, H * W, C, bn.eps)
-        batch_mean, batch_var = bn.running_mean, bn.running_var
-        if bn.training:
-            means, variances = mean[:, batch], inverse[:, batch].pow(-2) - bn.eps
-            batch_mean, batch_var = means.mean(0), (variances.mean(0) + means.var(0, correction=0)).clamp_(min=0)
-            bn.num_batches_tracked.add_(1)
-            momentum = 1 / float(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
-            bn.running_mean.lerp_(batch_mean, momentum)
-            bn.running_var.lerp_(batch_var * (N * H * W / (N * H * W - 1)), momentum)
-        batch_inverse = (batch_var + bn.eps).rsqrt()
-        scale, shift = torch.ones_like(mean), torch.zeros_like(mean)
-        scale[:, batch] = batch_inverse / inverse[:, batch]
-        shift[:, batch] = (mean[:, batch] - batch_mean) * batch_inverse
-        ctx.save_for_backward(u, gamma, inverse, scale, shift)
-        ctx.batch, ctx.training = batch, bn.training
-        return (u * _map(gamma * scale)).add_(_map(gamma * shift + beta))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        u, gamma, inverse, scale, shift = ctx.saved_tensors
-        pixels = u.shape[2] * u.shape[3]
-        dbeta = dy.sum((2, 3))
-        dgamma = (dy * u).sum((2, 3)) * scale + dbeta * shift
-        # The means of dy and dy z over what z was standardised over.
-        g, gz = dbeta / pixels, dgamma / pixels
-        for means in (g, gz):
-            means[:, ctx.batch] = means[:, ctx.batch].mean(0) if ctx.training else 0
-        a = gamma * inverse * scale
-        dx = (u * _map(-a * gz * scale)).add_(_map(-a * (g + gz * shift))).addcmul_(dy, _map(a))
-        return dx, dgamma.sum(0), dbeta.sum(0), None, None
+        return image_batch_norm(x, gamma, beta, self.BN, batch)
 
 
 def ibn_norm(variant: Variant, stages: int = 4, ratio: float = 0.5) -> NormHook:
@@ -368,11 +322,6 @@ def _refuse_single_pixel(x: Tensor) -> None:
         )
 
 
-def _map(coefficients: Tensor) -> Tensor:
-    """(N, C) coefficients that broadcast over pixels."""
-    return coefficients[:, :, None, None]
-
-
 def _kinds(variant: Variant, stages: int) -> list[str | None]:
     if variant is None:
         return [None] * stages
@@ -387,7 +336,7 @@ def _kinds(variant: Variant, stages: int) -> list[str | None]:
     return kinds
 
 
-def _split(bn: nn.BatchNorm2d, ratio: float) -> IBN:
+def _split(bn: Any, ratio: float) -> IBN:
     """An IBN layer with the weights of a batch norm."""
     layer = IBN(bn.num_features, ratio, eps=bn.eps, momentum=bn.momentum).to(bn.weight)
     instance = layer.IN.num_features
