@@ -18,7 +18,7 @@ def image_batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, bn: nn.BatchNorm2d,
     once.
 
     Args:
-        x: (N, C, H, W), H W > 1, and N > 0 in training; float32 or float64; contiguous or channels-last, and so is the result.
+        x: (N, C, H, W) with H W > 1, and N > 0 in training; contiguous or channels-last, and so is the result.
         gamma: (C,) scales.
         beta: (C,) offsets.
         bn: gives eps, momentum and mode, and holds the running statistics, which are updated in training.
@@ -37,13 +37,13 @@ def image_batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, bn: nn.BatchNorm2d,
 class _ImageBatchNorm(torch.autograd.Function):
     """The function and its derivative.
 
-    With u = x minus its mean over the picture, z = scale u + shift. In the instance half scale is 1 / std of the picture
-    and shift is 0; in the batch half they are 1 / std of the batch and the difference of both means in units of it.
+    With u = x minus its mean over the picture, z = scale u + shift. In the instance half scale is 1 / std of the
+    picture and shift is 0; in the batch half they are 1 / std of the batch and the difference of both means over it.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, bn: Any, batch: slice) -> Tensor:
-        N, C, H, W = x.shape
+        count = x.numel() / x.shape[1]  # of what one moment of the batch is taken over
         mean = x.mean((2, 3))
         u = x - _map(mean)
         var = (u * u).mean((2, 3))
@@ -54,7 +54,7 @@ class _ImageBatchNorm(torch.autograd.Function):
             bn.num_batches_tracked.add_(1)
             momentum = 1 / float(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
             bn.running_mean.lerp_(batch_mean, momentum)
-            bn.running_var.lerp_(batch_var * (N * H * W / (N * H * W - 1)), momentum)
+            bn.running_var.lerp_(batch_var * (count / (count - 1)), momentum)
         scale, shift = (var + bn.eps).rsqrt(), torch.zeros_like(mean)
         scale[:, batch] = (batch_var + bn.eps).rsqrt()
         shift[:, batch] = (mean[:, batch] - batch_mean) * scale[:, batch]
