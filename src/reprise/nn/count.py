@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from reprise.nn.hooks import evaluating
+
 __all__ = ["multiply_adds", "parameters"]
 
 
@@ -35,7 +37,6 @@ def parameters(model: nn.Module, *, trainable: bool = False) -> int:
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in counted)
 
 
-@torch.no_grad()
 def multiply_adds(model: nn.Module, inputs: Sequence[int] | Tensor | tuple[Tensor, ...]) -> int:
     """Count the multiply-adds of one forward pass in evaluation mode: convolutions, matrix products, attention.
 
@@ -58,11 +59,6 @@ def multiply_adds(model: nn.Module, inputs: Sequence[int] | Tensor | tuple[Tenso
         arguments = tuple(inputs)  # type: ignore[arg-type]
     device = arguments[0].device
     state = {name: value.to(device) for name, value in (*model.named_parameters(), *model.named_buffers())}
-    training = [(module, module.training) for module in model.modules()]
-    try:
-        with FlopCounterMode(display=False, custom_mapping=KERNELS) as counter:
-            functional_call(model.eval(), state, arguments)
-    finally:
-        for module, was_training in training:
-            module.training = was_training
+    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=KERNELS) as counter:
+        functional_call(model, state, arguments)
     return counter.get_total_flops() // 2

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from reprise.nn.densenet import DenseNet, densenet
+from reprise.nn.hooks import evaluating
 from reprise.nn.image_batch_norm import image_batch_norm
 from reprise.nn.resnet import NormHook, NormPlace, ResidualBlock, ResNet, batch_norm, resnet
 
@@ -364,12 +365,9 @@ def _with_norm_after_sum(block: nn.Module) -> ResidualBlock:
     )
 
 
-@torch.no_grad()
 def _same_function(block: nn.Module, rebuilt: ResidualBlock) -> bool:
     """Whether two blocks that share their layers agree on a random map."""
-    training = [(module, module.training) for module in block.modules()]
-    x = torch.randn(1, rebuilt.conv1.in_channels, 8, 8).to(rebuilt.conv1.weight)  # type: ignore[union-attr, arg-type]
-    same = torch.equal(block.eval()(x), rebuilt.eval()(x))
-    for module, was_training in training:
-        module.training = was_training
-    return same
+    conv: Any = rebuilt.conv1
+    x = torch.randn(1, conv.in_channels, 8, 8).to(conv.weight)
+    with evaluating(block), evaluating(rebuilt), torch.no_grad():
+        return torch.equal(block(x), rebuilt(x))

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from reprise.data import appearance_shift, images
 from reprise.data.shifts import SHIFTS
-from reprise.lab.trial import Trial
 from reprise.nn import ResNet, feature_divergence, ibn_resnet
 from reprise.papers.ibn_net.pictures import draw
 from reprise.training import accuracy, fit, predict
@@ -35,14 +34,14 @@ class Settings:
     train: int = 10_000  # pictures
     test: int = 5_000  # pictures
     widths: tuple[int, ...] = (32, 64, 128, 128)  # of the four stages, one basic block each
-    epochs: int = 4
-    batch_size: int = 128
+    epochs: int = 4  # passes over the training pictures
+    batch_size: int = 128  # pictures per step
     learning_rate: float = 0.1  # peak of SGD with momentum 0.9: 10 % linear warm-up, then cosine to zero
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-4  # as in the paper
     divergence_pictures: int = 1_000  # test pictures whose features are compared with those of the same shifted
 
 
-def prepare(trial: Trial) -> dict[str, Any]:
+def prepare(trial: Any) -> dict[str, Any]:
     """This seed's training and test pictures, and the test pictures under every shift."""
     s = trial.settings
     train, test = images.load(s.data).draw(trial.seed, s.train, s.test)
@@ -51,7 +50,7 @@ def prepare(trial: Trial) -> dict[str, Any]:
     return {"train": (_rgb32(train.pixels), train.labels), "labels": test.labels, "test": {"home": home} | shifted}
 
 
-def measure(trial: Trial) -> dict[str, float]:
+def measure(trial: Any) -> dict[str, float]:
     """Train one net and ask it about every version of the test pictures."""
     s, shared = trial.settings, trial.shared
     model = ibn_resnet(
