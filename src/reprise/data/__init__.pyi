@@ -1,4 +1,5 @@
 from . import images as images
 from .images import ImageData as ImageData, Images as Images
 from .scenes import Scenes as Scenes, two_object_scenes as two_object_scenes
+from .shifts import appearance_shift as appearance_shift
 from .store import DataMissing as DataMissing

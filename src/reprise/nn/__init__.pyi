@@ -1,2 +1,17 @@
 from .cnn_svm import AgarapCNN as AgarapCNN
+from .count import multiply_adds as multiply_adds, parameters as parameters
+from .densenet import DenseNet as DenseNet, densenet as densenet
 from .hooks import capture as capture, evaluating as evaluating, find_layer as find_layer, unwrap as unwrap
+from .ibn_net import (
+    IBN as IBN,
+    InstanceNorm as InstanceNorm,
+    convert_to_ibn as convert_to_ibn,
+    feature_divergence as feature_divergence,
+    ibn_densenet as ibn_densenet,
+    ibn_norm as ibn_norm,
+    ibn_resnet as ibn_resnet,
+    ibn_resnext as ibn_resnext,
+    ibn_se_resnet as ibn_se_resnet,
+)
+from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
+from .squeeze_excite import SqueezeExcite as SqueezeExcite
