@@ -148,15 +148,17 @@ def show(slug: Slug, as_json: Json = False) -> None:
         console.print(f"Proved by a test: {identity.text} ({identity.test})", markup=False)
     console.print("\n[bold]It needs[/bold]")
     for experiment in paper.experiments.values():
-        scales = ", ".join(f"{name} ({scale.seeds} seeds)" for name, scale in experiment.scales.items())
+        scales = ", ".join(
+            f"{name} ({scale.seeds} seed{'s' * (scale.seeds > 1)})" for name, scale in experiment.scales.items()
+        )
         data = ", ".join(experiment.data) or "no data"
         console.print(f"  {experiment.name}: {data}; {len(experiment.arms)} arms; {scales}", markup=False)
     console.print("\n[bold]Use it[/bold]")
     for part in paper.parts:
         room, name = part.rsplit(".", 1)
-        console.print(f"  from {room} import {name}", markup=False)
+        console.print(f"  from {room} import {name}", markup=False, soft_wrap=True)
     for line in example(paper.parts[0]).splitlines():
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
     if paper.differences:
         console.print("\n[bold]Where we differ from the paper[/bold]")
         for difference in paper.differences:
@@ -164,7 +166,7 @@ def show(slug: Slug, as_json: Json = False) -> None:
     if paper.remark:
         console.print("\n[bold]Remark[/bold]")
         console.print(f"  {' '.join(paper.remark.split())}", markup=False)
-    console.print(f"\n{words.bibtex(paper)}", markup=False)
+    console.print(f"\n{words.bibtex(paper)}", markup=False, soft_wrap=True)
 
 
 def _print_claims(paper: Paper, judgements: Any, scale: str | None) -> None:
