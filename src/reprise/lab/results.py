@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,9 @@ def save(paper: Paper, records: Mapping[str, Mapping[str, Record]]) -> Path:
     """Write results.json."""
     path = paper.folder / "results.json"
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps({"experiments": records}, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"experiments": records}, indent=1)
+        text = re.sub(r"\[[^\[\]{}]*\]", lambda innermost: " ".join(innermost[0].split()), text)  # one point, one line
+        temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -112,7 +112,7 @@ def figure(results: Any) -> Figure:
             center = sum(values) / len(values)
             right.hlines(center, place - 0.3, place + 0.3, color=color)
             right.annotate(f"{center:.2f}", (place + 0.33, center), va="center", fontsize=9, color=color)
-    right.set_xticks(range(len(rules)), [label for _, _, label, _ in rules])
+    right.set_xticks(range(len(rules)), [label for _, _, label, _ in rules], fontsize=9)
     right.set(xlim=(-0.5, len(rules) - 0.1), ylabel="accuracy on all test pictures (%)")
     right.set_title("... and after the last step, by each rule", fontsize=11)
     for axes in (left, right):
