@@ -86,13 +86,14 @@ def rows() -> Iterator[Row]:
             theirs = {peer: partial(maps, targets) for peer, maps in peers.items()}
             yield from compare(title, partial(ours, images, targets), theirs)
 
-        work += ", scaled to 0..1 and up-sampled"
-        try:
-            peer = {"pytorch-grad-cam": partial(pytorch_grad_cam(net, net[layer], images), one)}
-            scaled = GradCAM(net, str(layer), normalize=True)
-            yield from compare(work, partial(scaled, images, one), peer, tolerance=1e-3)
-        except ImportError as error:
-            yield from absent(work, "pytorch-grad-cam", str(error))
+        scaled = GradCAM(net, str(layer), normalize=True)
+        for count, targets in (("one class", one[:, None]), ("ten classes", ten)):
+            work = f"Grad-CAM of {count}, scaled to 0..1 and up-sampled: {name}"
+            try:
+                peer = {"pytorch-grad-cam": partial(pytorch_grad_cam(net, net[layer], images), targets)}
+                yield from compare(work, partial(scaled, images, targets), peer, tolerance=1e-3)
+            except ImportError as error:
+                yield from absent(work, "pytorch-grad-cam", str(error))
 
 
 def forward(net: nn.Module, images: Tensor, size: int) -> Callable[[], Tensor]:
@@ -135,7 +136,7 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def pytorch_grad_cam(net: nn.Module, layer: nn.Module, images: Tensor) -> Callable[[Tensor], np.ndarray]:
-    """The maps of pytorch-grad-cam."""
+    """The maps of pytorch-grad-cam, called once per column of (N, T) targets."""
     for operator in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):  # torchvision, which the peer imports, misses them beside a CPU torch
             torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
@@ -144,6 +145,7 @@ def pytorch_grad_cam(net: nn.Module, layer: nn.Module, images: Tensor) -> Callab
 
     def run(targets: Tensor) -> np.ndarray:
         with Peer(model=net, target_layers=[layer]) as method:
-            return method(images, [ClassifierOutputTarget(int(target)) for target in targets])
+            columns = [[ClassifierOutputTarget(target) for target in column] for column in targets.T.tolist()]
+            return np.stack([method(images, column) for column in columns], 1)
 
     return run

@@ -36,6 +36,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ScaleOption = Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper (as published).")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"reprise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass  # every option is eager
+
+
 def main() -> None:
     """Run the command line; every error ends as one sentence, the traceback in a file."""
     try:
@@ -70,7 +85,7 @@ def list_papers(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of the README.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show every paper: room, headline claim, verdict, age and cost of the measurement."""
+    """List the papers: headline claim, verdict, age, cost."""
     everything, broken = papers.all_papers()
     damaged: list[ValueError] = list(broken)
     rows = []
@@ -124,7 +139,7 @@ def _row(paper: Paper) -> dict[str, Any]:
 
 @app.command()
 def show(slug: Slug, as_json: Json = False) -> None:
-    """Show a paper: its claims, what it needs, how to use it, where we differ, BibTeX."""
+    """Show a paper: claims, needs, use, differences, BibTeX."""
     from reprise.lab.search import example
 
     paper = papers.find(slug)
@@ -307,7 +322,7 @@ def report(
     scale: ScaleOption = "laptop",
     published: Annotated[bool, typer.Option("--published", help="Of the published results.")] = False,
 ) -> None:
-    """Write the report of what has been measured here, or of the published results."""
+    """Write the report of a run, or of the published results."""
     from reprise.lab import runner
     from reprise.lab.plan import make_plan
 
@@ -326,7 +341,7 @@ def report(
 
 @app.command()
 def publish(slug: Slug, scale: ScaleOption = "laptop") -> None:
-    """Move the finished run of a paper into its results.json."""
+    """Move a finished run into the paper's results.json."""
     from reprise.lab.publish import publish as publish_paper
 
     name, _, experiment = slug.partition("/")
@@ -336,7 +351,7 @@ def publish(slug: Slug, scale: ScaleOption = "laptop") -> None:
 
 @app.command()
 def confirm(slug: Slug) -> None:
-    """Check that the published commit and today's code give the same bits at smoke scale."""
+    """Check that old and present code give the same bits."""
     from reprise.lab.publish import confirm as confirm_paper
 
     answer = confirm_paper(papers.find(slug))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +143,32 @@ def test_two_runs_at_once_share_the_work(toys: Path, home: Path) -> None:
     assert outputs[0]["trials"] == outputs[1]["trials"]  # the seconds agree too: measured once, read by both
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(toys: Path, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine lets nobody mount")
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system of its own, where this machine allows it."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
     try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(toys: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path, "size=100k"):
         environment = {**os.environ, "REPRISE_HOME": str(tmp_path)}
         done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True)
         assert done.returncode == 1
         assert "No space left on device" in done.stdout + done.stderr and "Traceback" not in done.stderr
         for path in tmp_path.glob("runs/coin/recipe/*/trial.json"):
             json.loads(path.read_text())
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_read_only_folder_is_one_sentence(toys: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path, "ro"):
+        done = subprocess.run(
+            COMMAND, env={**os.environ, "REPRISE_HOME": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert "Read-only file system" in done.stdout + done.stderr and "Traceback" not in done.stderr
