@@ -42,13 +42,12 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")]
+
+
 @app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass  # every option is eager
+def _options(version: Version = False) -> None:
+    pass  # an eager option does its work in its callback
 
 
 def main() -> None:
@@ -336,7 +335,8 @@ def report(
         if not any(record["trials"] for record in records.values()):
             raise PaperError(f"{paper.slug} has not been measured here at {scale} scale; run it, or add --published")
     outcome = runner.Outcome(records, results.judge_all(paper, records))
-    console.print(f"Report: {runner.write_report(paper, scale, outcome)}", markup=False, soft_wrap=True)
+    path = runner.write_report(paper, scale, outcome, published=published)
+    console.print(f"Report: {path}", markup=False, soft_wrap=True)
 
 
 @app.command()

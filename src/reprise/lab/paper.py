@@ -145,6 +145,11 @@ class Paper:
         """The room that the paper's first part lives in."""
         return self.parts[0].split(".")[1]
 
+    @property
+    def headline(self) -> str:
+        """The experiment of the first claim."""
+        return self.claims[0].value.experiment if self.claims else next(iter(self.experiments), "recipe")
+
 
 # Reading -------------------------------------------------------------------------------------------------------------
 

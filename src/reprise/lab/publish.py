@@ -58,9 +58,8 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
     everything = results.published(paper)
     for name, record in records.items():
         everything.setdefault(name, {})[scale] = results.slim(record)
-    headline = paper.claims[0].value.experiment if paper.claims else next(iter(records))
-    if headline in records and scale == max(everything[headline], key=SCALES.index):
-        runner.draw(paper, headline, records[headline], paper.folder / "figure.png")
+    if paper.headline in records and scale == max(everything[paper.headline], key=SCALES.index):
+        runner.draw(paper, paper.headline, records[paper.headline], paper.folder / "figure.png")
     return results.save(paper, everything)
 
 

@@ -60,13 +60,20 @@ def run(plan: Plan, console: Console, engine: str = "local", **options: Any) -> 
     return Outcome(records, results.judge_all(plan.paper, records), failures)
 
 
-def write_report(paper: Paper, scale: str, outcome: Outcome) -> Path:
-    """Draw the recipes' figures, write the report into the paper's folder of runs and return its path."""
+def write_report(paper: Paper, scale: str, outcome: Outcome, *, published: bool = False) -> Path:
+    """Write the report into the paper's folder of runs and return its path.
+
+    The recipes draw their figures; of published results, which keep no files to draw from, the published figure is
+    shown.
+    """
     figures = {}
     for name, record in outcome.records.items():
-        if (path := draw(paper, name, record, store.runs(paper.slug) / f"{name}-{scale}.png")) is not None:
+        drawn = store.runs(paper.slug) / f"{name}-{scale}.png"
+        if published and name == paper.headline:
+            figures[name] = paper.folder / "figure.png"
+        elif not published and (path := draw(paper, name, record, drawn)) is not None:
             figures[name] = path
-    target = store.runs(paper.slug) / f"report-{scale}.html"
+    target = store.runs(paper.slug) / f"{'published' if published else 'report'}-{scale}.html"
     text = report.render(paper, outcome.records, outcome.judgements, figures=figures, failures=outcome.failures)
     with written_whole(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
