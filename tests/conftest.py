@@ -1,12 +1,41 @@
-"""What every test gets: a home of its own, so that nothing is read from or left in the user's."""
+"""What every test gets: a home of its own, so that nothing is read from or left in the user's, and an allowance."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-TOYS = Path(__file__).parent / "toys"
+TESTS = Path(__file__).parent
+TOYS = TESTS / "toys"
+ALLOWANCE = 6.0  # seconds of one core for the tests of one part; the lab's own tests start processes and have none
+
+spent: Counter[str] = Counter()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    start = time.process_time()
+    try:
+        return (yield)
+    finally:
+        file = item.path.relative_to(TESTS)
+        if len(file.parts) > 1 and file.parts[0] != "lab":
+            spent[str(file)] += time.process_time() - start
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if any(seconds > ALLOWANCE for seconds in spent.values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for file, seconds in spent.items():
+        if seconds > ALLOWANCE:
+            terminalreporter.write_line(f"{file} took {seconds:.1f} s of one core; {ALLOWANCE:g} are allowed", red=True)
 
 
 @pytest.fixture(autouse=True)
