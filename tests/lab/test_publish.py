@@ -75,6 +75,17 @@ def test_what_may_not_be_published(coin: Paper) -> None:
         publish(changed, "laptop")
 
 
+def test_claims_made_after_the_measurement_are_not_published(coin: Paper) -> None:
+    run(coin)
+    later = edit(coin, "margin = 0.1", "margin = 0.2")
+    git(coin.folder, "commit", "--quiet", "-am", "Widen the margin")
+    with pytest.raises(RefusedError, match="before its code and claims were committed"):
+        publish(later, "laptop")
+    reworded = edit(edit(later, "margin = 0.2", "margin = 0.1"), "A fair coin is fair", "Fair coins are fair")
+    git(coin.folder, "commit", "--quiet", "-am", "Say it better")
+    publish(reworded, "laptop")
+
+
 def test_stale_by_code_and_by_claims_but_not_by_words(coin: Paper) -> None:
     run(coin)
     publish(coin, "laptop")

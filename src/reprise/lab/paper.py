@@ -74,6 +74,11 @@ class Claim:
     paper: str = ""
     source: str = ""
 
+    @property
+    def experiments(self) -> set[str]:
+        """The experiments that it is about."""
+        return {side.experiment for side in (self.value, self.against) if isinstance(side, Reference)}
+
 
 @dataclass(frozen=True)
 class Identity:

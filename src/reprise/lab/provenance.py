@@ -21,7 +21,7 @@ __all__ = ["claims", "cores", "data", "devices", "git", "machine", "origin", "pa
 
 def origin(paper: Paper, recorded: Iterable[str]) -> dict[str, Any]:
     """What is kept beside the numbers of a trial without being part of its identity."""
-    return {"machine": machine(), "claims": claims(paper), **_commit(paper, recorded)}
+    return {"machine": machine(), **_commit(paper, recorded)}
 
 
 def cores() -> int:
@@ -29,21 +29,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def claims(paper: Paper) -> str:
-    """A fingerprint of what is claimed and by which metrics and scales it is judged."""
-    claims = [dataclasses.asdict(claim) for claim in paper.claims]
-    for claim in claims:
-        for key in ("text", "paper", "source", "margin_from"):  # words, not numbers
-            claim.pop(key)
-    experiments = {
-        experiment.name: {
-            "metrics": {name: metric.resolution for name, metric in experiment.metrics.items()},
-            "scales": {name: [scale.seeds, dict(scale.settings)] for name, scale in experiment.scales.items()},
-            "arms": {name: dict(arm.settings) for name, arm in experiment.arms.items()},
-        }
-        for experiment in paper.experiments.values()
-    }
-    return store.digest([claims, experiments])
+def claims(paper: Paper, name: str) -> str:
+    """A fingerprint of what is claimed of an experiment, and of the metrics, arms and scales it is judged by."""
+    words = ("text", "paper", "source", "margin_from")  # not numbers: they may be put better at any time
+    about = [dataclasses.asdict(claim) for claim in paper.claims if name in claim.experiments]
+    experiment = paper.experiments[name]
+    return store.digest(
+        [
+            [{key: value for key, value in claim.items() if key not in words} for claim in about],
+            {metric: entry.resolution for metric, entry in experiment.metrics.items()},
+            {scale: [entry.seeds, dict(entry.settings)] for scale, entry in experiment.scales.items()},
+            {arm: dict(entry.settings) for arm, entry in experiment.arms.items()},
+            dict(experiment.defaults),
+        ]
+    )
 
 
 def data(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reprise.lab import modules, results, runner, store
-from reprise.lab.paper import SCALES, Paper
+from reprise.lab import modules, provenance, results, runner, store
+from reprise.lab.paper import SCALES, Paper, PaperError, read
 from reprise.lab.plan import make_plan
 from reprise.lab.provenance import git
 
@@ -48,12 +50,12 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
             first = f"{missing[0].arm} at seed {missing[0].identity['seed']}"
             raise RefusedError(f"{len(missing)} trials of {part.experiment.name} are missing, first {first}: {repeat}")
         for job in part.jobs:
-            kept = store.read(store.trial_folder(paper.slug, job.identity))
-            assert kept is not None
-            if not kept["committed"]:
+            folder = store.trial_folder(paper.slug, job.identity)
+            kept = store.read(folder)
+            if kept is None or not kept["committed"] or not _claimed(paper, part.experiment.name, kept["commit"]):
                 raise RefusedError(
                     f"{job.arm} at seed {job.identity['seed']} was measured before its code and claims were "
-                    f"committed: remove {store.trial_folder(paper.slug, job.identity)} and measure again"
+                    f"committed: remove {folder} and measure again"
                 )
     everything = results.published(paper)
     for name, record in records.items():
@@ -61,6 +63,27 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
     if paper.headline in records and scale == max(everything[paper.headline], key=SCALES.index):
         runner.draw(paper, paper.headline, records[paper.headline], paper.folder / "figure.png")
     return results.save(paper, everything)
+
+
+@cache
+def _claims_at(folder: Path, names: tuple[str, ...], commit: str) -> dict[str, str]:
+    """Fingerprints of the claims about each experiment as they stood at a commit."""
+    text = git(folder, "show", f"{commit}:./paper.toml")
+    with tempfile.TemporaryDirectory() as tmp:
+        then = Path(tmp) / folder.name
+        shutil.copytree(folder, then, ignore=shutil.ignore_patterns("*.json", "*.png"))
+        (then / "paper.toml").write_text(text or "", encoding="utf-8")
+        try:
+            paper = read(then / "paper.toml")
+        except PaperError:
+            return {}
+    return {name: provenance.claims(paper, name) for name in names if name in paper.experiments}
+
+
+def _claimed(paper: Paper, experiment: str, commit: str) -> bool:
+    """Whether the claims about an experiment were the present ones at that commit."""
+    then = _claims_at(paper.folder, tuple(paper.experiments), commit)
+    return then.get(experiment) == provenance.claims(paper, experiment)
 
 
 def confirm(paper: Paper) -> dict[str, Any]:

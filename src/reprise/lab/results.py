@@ -82,7 +82,7 @@ def collect(plan: Plan) -> dict[str, Record]:
             folder = store.trial_folder(plan.paper.slug, job.identity)
             kept = store.read(folder)
             if kept is not None:
-                origin = {key: kept[key] for key in ("commit", "committed", "claims", "machine", "finished")}
+                origin = {key: kept[key] for key in ("commit", "committed", "machine", "finished")}
                 shown = {key: kept[key] for key in ("metrics", "counts", "seconds", "curves", "pictures", "prepare")}
                 trials.append({"arm": job.arm, "seed": job.identity["seed"], **shown, "folder": str(folder)})
         records[part.experiment.name] = {
@@ -91,6 +91,7 @@ def collect(plan: Plan) -> dict[str, Record]:
             "threads": part.experiment.threads,
             "settings": {job.arm: dict(job.settings) for job in part.jobs},
             **part.facts,
+            "claims": provenance.claims(plan.paper, part.experiment.name),
             **origin,
             "trials": trials,
         }
@@ -199,7 +200,7 @@ def status(paper: Paper) -> Status:
     confirmed = False
     for name, record in records.items():
         today = modules.of(paper.experiments[name])
-        if record["claims"] != provenance.claims(paper):
+        if record["claims"] != provenance.claims(paper, name):
             stale.append("paper.toml")
         if today == record["modules"]:
             continue
