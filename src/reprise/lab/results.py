@@ -134,14 +134,21 @@ def save(paper: Paper, records: Mapping[str, Mapping[str, Record]]) -> Path:
 
 
 def slim(record: Record) -> Record:
-    """A record as it is published: curves thinned, no files."""
-    trials = []
+    """A record as it is published: curves thinned, no files, what ``prepare`` showed once per seed."""
+    trials, prepared = [], set()
     for trial in record["trials"]:
         kept = {key: value for key, value in trial.items() if key not in ("folder", "pictures")}
         kept["curves"] = {name: _thin(points) for name, points in trial["curves"].items()}
-        if prepare := trial["prepare"]:
-            curves = {name: _thin(points) for name, points in prepare["curves"].items()}
-            kept["prepare"] = {"seconds": prepare["seconds"], "counts": prepare["counts"], "curves": curves}
+        if trial["prepare"] and trial["seed"] not in prepared:
+            prepared.add(trial["seed"])
+            curves = {name: _thin(points) for name, points in trial["prepare"]["curves"].items()}
+            kept["prepare"] = {
+                "seconds": trial["prepare"]["seconds"],
+                "counts": trial["prepare"]["counts"],
+                "curves": curves,
+            }
+        else:
+            kept["prepare"] = {}
         trials.append(kept)
     return {**record, "trials": trials}
 
