@@ -184,13 +184,17 @@ def show(slug: Slug, as_json: Json = False) -> None:
 
 
 def _print_claims(paper: Paper, judgements: Any, scale: str | None) -> None:
+    """The claims with the paper's number, ours with its interval, and the verdict."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("claim", "paper", "ours", "verdict"):
-        table.add_column(column)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim")
+    table.add_column(f"ours, at {scale} scale" if scale else "ours", min_width=34)
     for claim, judgement in zip(paper.claims, judgements, strict=True):
         color = {"holds": "green", "fails": "red"}.get(judgement.verdict, "yellow")
-        verdict = f"[{color}]{words.SYMBOLS[judgement.verdict]} {words.verdict_words(judgement, scale)}[/{color}]"
-        table.add_row(claim.text, claim.paper or "", words.ours(claim, judgement, paper.experiments), verdict)
+        verdict = f"[{color}]{words.SYMBOLS[judgement.verdict]} {judgement.verdict}[/{color}]"
+        printed = f"\n[dim]the paper: {claim.paper}[/dim]" if claim.paper else ""
+        numbers = (words.ours(claim, judgement, paper.experiments), judgement.reason)
+        table.add_row(verdict, f"{claim.text}{printed}", "\n".join(text for text in numbers if text))
     console.print(table)
 
 
