@@ -183,19 +183,24 @@ def show(slug: Slug, as_json: Json = False) -> None:
     console.print(f"\n{words.bibtex(paper)}", markup=False, soft_wrap=True)
 
 
-def _print_claims(paper: Paper, judgements: Any, scale: str | None) -> None:
-    """The claims with the paper's number, ours with its interval, and the verdict."""
+def _print_claims(paper: Paper, judgements: Any, scale: str | None, measured: bool = False) -> None:
+    """The claims with the paper's number, ours with its interval, and the verdict; of a run, only the measured ones."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim")
     table.add_column(f"ours, at {scale} scale" if scale else "ours", min_width=34)
     for claim, judgement in zip(paper.claims, judgements, strict=True):
+        if measured and judgement.verdict == "unmeasured":
+            continue
         color = {"holds": "green", "fails": "red"}.get(judgement.verdict, "yellow")
         verdict = f"[{color}]{words.SYMBOLS[judgement.verdict]} {judgement.verdict}[/{color}]"
         printed = f"\n[dim]the paper: {claim.paper}[/dim]" if claim.paper else ""
         numbers = (words.ours(claim, judgement, paper.experiments), judgement.reason)
         table.add_row(verdict, f"{claim.text}{printed}", "\n".join(text for text in numbers if text))
     console.print(table)
+    absent = sum(judgement.verdict == "unmeasured" for judgement in judgements)
+    if measured and absent:
+        console.print(f"{absent} further claims are about experiments that were not run.", style="dim")
 
 
 @app.command()
@@ -293,7 +298,7 @@ def run(
             output.append({**runner.machine_readable(plan, outcome), "report": str(report)})
             continue
         console.print()
-        _print_claims(paper, outcome.judgements, scale)
+        _print_claims(paper, outcome.judgements, scale, measured=True)
         if outcome.failures:
             again = "the same command tries them again"
             console.print(f"\n{len(outcome.failures)} failures; finished trials are kept, {again}.", markup=False)
