@@ -60,6 +60,7 @@ def test_list_show_search_info() -> None:
     assert reprise("search", "bent", "coins").stdout.startswith("coin")
     for query in ("gradcam", "Grad-CAM", "grad cam"):
         assert reprise("search", query).stdout.startswith("grad-cam"), query
+    assert reprise("search", "explain", "a", "decision").stdout.startswith("grad-cam")
     assert reprise("search", "xyzzy").returncode == 1
     assert json.loads(reprise("info", "--json").stdout)["torch"]
 

@@ -124,8 +124,9 @@ def confirm(paper: Paper) -> dict[str, Any]:
                     differs = f"{metric} of {key[1]} in {key[0]}: {value!r} then, {now.get(key, {}).get(metric)!r} now"
                     return {"equal": False, "trials": compared, "differs": differs}
     for name, record in latest.items():
-        if name in paper.experiments:
-            record["confirmed"] = modules.of(paper.experiments[name])
+        today = modules.of(paper.experiments[name]) if name in paper.experiments else record["modules"]
+        if today != record["modules"]:
+            record["confirmed"] = today
     results.save(paper, everything)
     return {"equal": True, "trials": compared, "differs": None}
 

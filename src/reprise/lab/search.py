@@ -72,7 +72,10 @@ def search(query: str, papers: list[Paper]) -> list[Hit]:
         names = " ".join(part.split(".")[-1] for part in paper.parts)
         texts.append((paper, [(4, f"{paper.slug} {paper.title}"), (3, names), (1, f"{paper.summary} {claims}")]))
     of_papers = {part for paper in papers for part in paper.parts}
-    texts += [(piece, [(3, piece.name), (1, piece.summary)]) for piece in pieces() if piece.name not in of_papers]
+    for piece in pieces():
+        if piece.name not in of_papers:
+            _, room, name = piece.name.split(".", 2)
+            texts.append((piece, [(3, name), (1, piece.summary), (0.5, room)]))
 
     tokens = [token for token in words(query) if token not in STOP_WORDS]
     holders = {token: sum(any(_weight(token, text) for _, text in fields) for _, fields in texts) for token in tokens}
@@ -101,7 +104,7 @@ def _weight(token: str, text: str) -> float:
     if token in found:
         return 1.0
     stem = token[: max(4, len(token) - 2)]
-    return 0.7 * (len(token) > 3 and any(word.startswith(stem) and len(word) - len(stem) < 5 for word in found))
+    return 0.7 * (len(token) > 3 and any(word.startswith(stem) and len(word) - len(stem) < 8 for word in found))
 
 
 def pieces() -> Iterator[Piece]:
