@@ -36,9 +36,9 @@ def main(names: list[str]) -> int:
             told = f"{row.ratio:.2f}" if row.ratio is not None else row.note
             console.print(f"{row.work} | {row.peer}: {told}", markup=False, soft_wrap=True)
         kept[name] = [dataclasses.asdict(row) for row in rows]
-    content = {"machine": provenance.machine(), "versions": provenance.packages(*PEERS), "rows": kept}
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        content = {"machine": provenance.machine(), "versions": provenance.packages(*PEERS), "rows": kept}
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     console.print(table([Row(**row) for name in names or NAMES for row in kept[name]]))
     return 0
 
