@@ -17,4 +17,11 @@ from .ibn_net import (
 )
 from .layer_scale import LayerScale as LayerScale
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
+from .spartan import (
+    CMixer as CMixer,
+    SMixer as SMixer,
+    SpaRTAN as SpaRTAN,
+    SpaRTANBlock as SpaRTANBlock,
+    WaveModulation as WaveModulation,
+)
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
