@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -126,9 +127,8 @@ class CMixer(nn.Module):
         """
         _check_maps(self, x, self.dim)
         strongest = x.detach().max(1, keepdim=True).indices
-        phase, amplitude = self.phase(x), self.amplitude(x)
-        peak = phase.gather(1, strongest) * amplitude.gather(1, strongest)
-        return torch.addcmul(peak, amplitude, phase)
+        product: Tensor = self.amplitude(x) * self.phase(x)
+        return product + product.gather(1, strongest)
 
 
 class WaveModulation(nn.Module):
@@ -275,16 +275,14 @@ class SpaRTAN(nn.Module):
         self.min_size = (2 ** len(dims) if small_input else 2 ** (len(dims) + 1)) - (1 if small_input else 3)
         self.downsamplers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, dim, 2, 2, bias=False), nn.BatchNorm2d(dim, EPS), nn.SiLU())
-            for before, dim in zip(dims, dims[1:], strict=False)
+            for before, dim in pairwise(dims)
         )
         rates = iter(drop_path_rates(drop_path, sum(depths)))
         self.stages = nn.ModuleList()
         for stage, (depth, dim, ratio) in enumerate(zip(depths, dims, expand, strict=True)):
             late = stage >= len(dims) // 2
             blocks = (
-                SpaRTANBlock(
-                    dim, ratio, depthwise=late, grouped=late, drop_path=next(rates), layer_scale=layer_scale
-                )
+                SpaRTANBlock(dim, ratio, depthwise=late, grouped=late, drop_path=next(rates), layer_scale=layer_scale)
                 for _ in range(depth)
             )
             self.stages.append(nn.Sequential(*blocks))
@@ -364,8 +362,6 @@ def _check_dim(dim: int) -> None:
 def _check_maps(module: nn.Module, x: Tensor, channels: int) -> None:
     name = type(module).__name__
     if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
-        raise ValueError(
-            f"this {name} takes floats of shape (N, {channels}, H, W), not {x.dtype} of {tuple(x.shape)}"
-        )
+        raise ValueError(f"this {name} takes floats of shape (N, {channels}, H, W), not {x.dtype} of {tuple(x.shape)}")
     if module.training and len(x) == 0:
         raise ValueError("an empty batch has no statistics; leave it out, or call eval() first")
