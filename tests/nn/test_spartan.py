@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprise.nn import CMixer, SMixer, SpaRTAN, SpaRTANBlock, WaveModulation, multiply_adds, parameters
-from reprise.nn.spartan import initialise
+from reprise.nn.spartan import initialise, weight_decay_groups
 
 MICRO = {"num_classes": 10, "depths": (1, 1, 2, 1), "dims": (16, 32, 64, 128), "drop_path": 0.0, "small_input": True}
 TINY = {"num_classes": 5, "depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
@@ -117,6 +117,16 @@ def test_initial_values():
     assert waves.std().item() == pytest.approx(1, abs=0.1) and waves.mean().abs() < 0.1
     linear = initialise(nn.Linear(300, 300))
     assert linear.weight.std().item() == pytest.approx(0.02, rel=0.05) and not linear.bias.any()
+
+
+def test_weight_decay(default):
+    names = {id(parameter): name for name, parameter in default.named_parameters()}
+    decayed, kept = ([names[id(p)] for p in group["params"]] for group in weight_decay_groups(default))
+    assert len(decayed) + len(kept) == len(names)
+    assert all(name.endswith(("weight", "scale")) for name in decayed)
+    assert "stages.0.0.scale1.scale" in decayed and "stages.0.0.channel.modulation.weight" in decayed
+    assert "stages.0.0.spatial.gain" in kept and "stages.0.0.norm1.weight" in kept and "stem.1.weight" in kept
+    assert sum(name.endswith("scale") for name in decayed) == 40 and "head.bias" in kept
 
 
 # --- the mixers -------------------------------------------------------------------------------------------------------

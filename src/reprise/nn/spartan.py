@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from reprise.nn.channel_gate import ChannelGate
 from reprise.nn.drop_path import DropPath, drop_path_rates
 from reprise.nn.layer_scale import LayerScale
 
-__all__ = ["CMixer", "SMixer", "SpaRTAN", "SpaRTANBlock", "WaveModulation", "initialise"]
+__all__ = ["CMixer", "SMixer", "SpaRTAN", "SpaRTANBlock", "WaveModulation", "initialise", "weight_decay_groups"]
 
 EPS = 1e-6  # of every norm
 Module = TypeVar("Module", bound=nn.Module)
@@ -195,6 +195,7 @@ class SpaRTANBlock(nn.Module):
         layer_scale: float = 1e-5,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.norm1 = nn.GroupNorm(1, dim, EPS)
         self.spatial = SMixer(dim, depthwise)
         self.scale1 = LayerScale(dim, layer_scale)
@@ -205,7 +206,7 @@ class SpaRTANBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, dim, H, W) to the same shape."""
-        _check_maps(self.spatial, x, self.spatial.dim)
+        _check_maps(self, x, self.dim)
         x = x + self.drop_path(self.scale1(self.spatial(self.norm1(x))))
         return x + self.drop_path(self.scale2(self.channel(self.norm2(x))))
 
@@ -342,6 +343,31 @@ def initialise(module: Module) -> Module:
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     return module
+
+
+def weight_decay_groups(model: nn.Module, weight_decay: float = 0.03) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser, decayed as published.
+
+    Weights of convolutions and linear layers, modulations and layer scales are decayed; biases, norms and the gains of
+    the spatial mixers are not.
+
+    Args:
+        model: holds the parameters.
+        weight_decay: of those that are decayed.
+
+    Example:
+        >>> optimizer = torch.optim.AdamW(weight_decay_groups(SMixer(8)), lr=2.5e-3)
+        >>> [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups]
+        [(9, 0.03), (11, 0.0)]
+    """
+    scales = {id(layer.scale) for layer in model.modules() if isinstance(layer, LayerScale)}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in model.parameters():
+        groups[parameter.ndim > 1 or id(parameter) in scales].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
 
 
 def _conv_norm(
