@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -59,7 +60,7 @@ def exchange(model: SpaRTAN, block: str, layer_scale: float) -> SpaRTAN:
         raise ValueError(f"unknown block {block!r}")
     for i, stage in enumerate(model.stages):
         new: list[nn.Module] = []
-        for old in stage:
+        for old in cast(nn.Sequential, stage):
             dim = old.dim
             if block == "convnext":
                 share = parameters(old) / CONVNEXT_BLOCKS[i]
@@ -76,7 +77,7 @@ def _exchange_mixer(old: SpaRTANBlock, dim: int, block: str) -> SpaRTANBlock:
         hidden = _hidden(lambda h: mlp(dim, h), parameters(old.channel))
         old.channel = mlp(dim, hidden)  # type: ignore[assignment]
     elif block == "plain_space":
-        old.spatial = plain_space(dim)
+        old.spatial = plain_space(dim)  # type: ignore[assignment]
     return old
 
 
