@@ -309,6 +309,17 @@ def test_other_precisions(make, dtype):
     assert (found.float() - expected).norm() < 0.1 * expected.norm()  # rounding may change the strongest channel
 
 
+def test_modulation_of_half_precision_is_computed_in_single():
+    wave = WaveModulation(2)
+    wave.weight.data[:] = torch.tensor([2049.0, 2048.0])  # half precision rounds the first to 2048
+    assert wave(torch.ones(1, 2, 1, 1, dtype=torch.float16))[0, 0] == 1
+
+
+def test_the_network_in_half_precision():
+    net = SpaRTAN(10, layer_scale=0.1).half().eval()
+    assert net(torch.randn(1, 3, 64, 64).half()).isfinite().all()
+
+
 def test_automatic_mixed_precision():
     net, x = SpaRTAN(**TINY).eval(), torch.randn(2, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -60,7 +59,7 @@ def exchange(model: SpaRTAN, block: str, layer_scale: float) -> SpaRTAN:
         raise ValueError(f"unknown block {block!r}")
     for i, stage in enumerate(model.stages):
         new: list[nn.Module] = []
-        for old in cast(nn.Sequential, stage):
+        for old in (layer for layer in stage.children() if isinstance(layer, SpaRTANBlock)):
             dim = old.dim
             if block == "convnext":
                 share = parameters(old) / CONVNEXT_BLOCKS[i]
