@@ -273,7 +273,7 @@ class SpaRTAN(nn.Module):
             nn.GELU(),
         )
         # A stage needs 2x2 pixels of the one before; the stem's 3x3 convolutions round up.
-        self.min_size = (2 ** len(dims) if small_input else 2 ** (len(dims) + 1)) - (1 if small_input else 3)
+        self.min_size = 2 ** len(dims) - 1 if small_input else 2 ** (len(dims) + 1) - 3
         self.downsamplers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, dim, 2, 2, bias=False), nn.BatchNorm2d(dim, EPS), nn.SiLU())
             for before, dim in pairwise(dims)
