@@ -1,6 +1,8 @@
+from .channel_gate import ChannelGate as ChannelGate
 from .cnn_svm import AgarapCNN as AgarapCNN
 from .count import multiply_adds as multiply_adds, parameters as parameters
 from .densenet import DenseNet as DenseNet, densenet as densenet
+from .drop_path import DropPath as DropPath, drop_path_rates as drop_path_rates
 from .hooks import capture as capture, evaluating as evaluating, find_layer as find_layer, unwrap as unwrap
 from .ibn_net import (
     IBN as IBN,
@@ -13,5 +15,6 @@ from .ibn_net import (
     ibn_resnext as ibn_resnext,
     ibn_se_resnet as ibn_se_resnet,
 )
+from .layer_scale import LayerScale as LayerScale
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
