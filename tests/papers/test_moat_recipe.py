@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from reprise.nn import parameters
-from reprise.papers.moat.recipe import _augment, build
+from reprise.papers.moat.nets import build
+from reprise.papers.moat.recipe import _augment
 from reprise.training import fit
 
 COUNTS = {"moat": 168_552, "transformer": 167_592, "attention_first": 176_808, "stacked": 164_966}

@@ -16,23 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprise.data import images
-from reprise.nn import (
-    MOAT,
-    MBConv,
-    MOATBlock,
-    MOATConfig,
-    PooledShortcut,
-    PreNormResidual,
-    RelPosAttention2d,
-    TransformerBlock2d,
-    multiply_adds,
-    parameters,
-)
-from reprise.nn.moat import init_weights
+from reprise.nn import MOAT, multiply_adds, parameters
+from reprise.papers.moat.nets import build
 from reprise.papers.moat.pictures import draw
 from reprise.training import accuracy, fit, predict
-
-MICRO = MOATConfig(16, (32, 64), (1, 3), kinds=("mbconv", "moat"), rel_pos_sizes=(None, 8))
 
 
 @dataclass(frozen=True)
@@ -59,35 +46,6 @@ def prepare(trial: Any) -> dict[str, Any]:
     pixels = _rgb32(train.pixels)
     std, mean = torch.std_mean(pixels.float(), (0, 2, 3), keepdim=True)
     return {"train": (pixels, train.labels), "test": (_rgb32(test.pixels), test.labels), "norm": (mean, std)}
-
-
-def build(arrangement: str, window: int | None = None) -> MOAT:
-    """The net of an arm: 3x3/2 stem, a gated mobile convolution, the blocks in question, mean, norm, linear."""
-    net = MOAT(MICRO, 10, stage_strides=(1, 2))
-    net.stages[1] = nn.Sequential(*_blocks(arrangement, window)).apply(init_weights)
-    return net
-
-
-def _blocks(arrangement: str, window: int | None) -> list[nn.Module]:
-    attention: Any = {"window": window, "rel_pos_size": 8}
-    places = ((32, 64, 2), (64, 64, 1), (64, 64, 1))  # channels in and out, stride
-    if arrangement == "moat":
-        return [MOATBlock(*place, **attention) for place in places]
-    if arrangement == "transformer":
-        return [TransformerBlock2d(*place, **attention) for place in places]
-    if arrangement == "attention_first":
-        return [
-            nn.Sequential(
-                PooledShortcut(*place),
-                PreNormResidual(64, RelPosAttention2d(64, **attention)),
-                MBConv(64, 64, se_ratio=None),
-            )
-            for place in places
-        ]
-    if arrangement == "stacked":
-        convolutions = [MBConv(*place, se_ratio=None) for place in places[:2]]
-        return [*convolutions, *(TransformerBlock2d(64, 64, mlp_ratio=3, **attention) for _ in range(2))]
-    raise ValueError(f'arrangement is "moat", "transformer", "attention_first" or "stacked", not {arrangement!r}')
 
 
 def measure(trial: Any) -> dict[str, float]:
