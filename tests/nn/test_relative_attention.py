@@ -72,10 +72,12 @@ def test_a_saved_table_of_another_size_is_resized_when_loaded():
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("learning", [True, False])
 @pytest.mark.parametrize("rel_pos_size", [None, 4])
-def test_attention_follows_its_formula(rel_pos_size):
+def test_attention_follows_its_formula(rel_pos_size, learning):
     attention, x = stirred(RelPosAttention2d(8, head_size=4, rel_pos_size=rel_pos_size)), torch.randn(2, 8, 4, 4)
-    torch.testing.assert_close(attention(x), by_formula(attention, x), rtol=1e-4, atol=1e-5)
+    with torch.set_grad_enabled(learning):
+        torch.testing.assert_close(attention(x), by_formula(attention, x), rtol=1e-4, atol=1e-5)
 
 
 def test_with_a_zero_table_it_is_plain_attention():

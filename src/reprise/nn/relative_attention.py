@@ -123,7 +123,11 @@ class RelPosAttention2d(nn.Module):
             bias = bias.repeat(len(q) // len(real), 1, 1, 1)
         elif bias is not None:
             bias = bias[None]
-        values = F.scaled_dot_product_attention(q, k, v, bias)
+        if q.device.type == "cpu" and q.itemsize >= 4 and bias is not None and bias.requires_grad:
+            # PyTorch's CPU kernel knows no gradient of the bias, and what it falls back to is slower than this.
+            values = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+        else:
+            values = F.scaled_dot_product_attention(q, k, v, bias)
         out: Tensor = self.out(values.transpose(1, 2).flatten(2))
         return out
 
