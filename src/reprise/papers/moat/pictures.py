@@ -27,7 +27,7 @@ def draw(results: Any, reach: Sequence[str], window: int) -> Figure:
     rows = figure.subfigures(2 if shown else 1, 1, height_ratios=(4.6, 4) if shown else None, squeeze=False)[:, 0]
     _accuracy(rows[0].subplots(), results)
     if shown:
-        rows[1].suptitle("What moves the output at the marked place (seed of the first dots): windows are outlined")
+        rows[1].suptitle("What moves the output at the red cross; white lines are the borders of the attention windows")
         grid = rows[1].subplots(1, len(shown), squeeze=False)[0]
         for axes, (arm, strength) in zip(grid, shown, strict=True):
             picture = _reach(axes, results.arms[arm].what, strength, window)
@@ -46,7 +46,7 @@ def _accuracy(axes: Axes, results: Any) -> None:
         axes.plot(x, values, "o", color=colour, fillstyle="none" if windows else "full", markersize=5, label=arm.what)
         axes.hlines(np.mean(values), x[0] - 0.35, x[0] + 0.35, color=colour, linewidth=2)
     axes.set(xlabel="parameters (thousands)", ylabel="accuracy on test pictures (share)")
-    axes.set_title("Accuracy against size: one dot per seed, a bar at the mean")
+    axes.set_title("Accuracy against size: one dot per seed, a bar at the mean (hollow: windows, set beside)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.1)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False, fontsize="small")
