@@ -178,6 +178,8 @@ class MOAT(nn.Module):
     """A MOAT of any size: classifier, or backbone with a map per stage.
 
     Inputs may have any size, and another one than in training: position tables are resized to the map or window.
+    Running statistics of the batch norms take hundreds of steps to settle at the published momentum of 0.01: raise it
+    for short trainings, else evaluation goes wrong.
 
     Source: section 2.3 and table 1 of the paper. Weights start from normal(0, 0.02), biases from zero.
 
