@@ -16,6 +16,20 @@ from .ibn_net import (
     ibn_se_resnet as ibn_se_resnet,
 )
 from .layer_scale import LayerScale as LayerScale
+from .maps import (
+    LayerNorm2d as LayerNorm2d,
+    PreNormResidual as PreNormResidual,
+    SameAvgPool2d as SameAvgPool2d,
+    SameConv2d as SameConv2d,
+)
+from .mbconv import MBConv as MBConv, PooledShortcut as PooledShortcut
+from .moat import (
+    MOAT as MOAT,
+    MOATBlock as MOATBlock,
+    MOATConfig as MOATConfig,
+    TransformerBlock2d as TransformerBlock2d,
+)
+from .relative_attention import RelativePositionBias as RelativePositionBias, RelPosAttention2d as RelPosAttention2d
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
 from .spartan import (
     CMixer as CMixer,
