@@ -1,4 +1,5 @@
 from . import hopfield as hopfield
+from .bag_pooling import AttentionPooling as AttentionPooling, MaxPooling as MaxPooling, MeanPooling as MeanPooling
 from .cnn_svm import AgarapCNN as AgarapCNN
 from .count import multiply_adds as multiply_adds, parameters as parameters
 from .densenet import DenseNet as DenseNet, densenet as densenet
