@@ -22,6 +22,8 @@ __all__ = ["Hopfield"]
 
 MOST_UPDATES = 10_000  # of a layer that updates until it has converged
 HALF = (torch.float16, torch.bfloat16)
+FEW = 4  # rows of an association that are looked at first to see whether it still changes
+CACHED = 2**18  # numbers of associations that are compared at a time
 
 
 class Hopfield(nn.Module):
@@ -266,7 +268,7 @@ class Hopfield(nn.Module):
         return torch.softmax(logits if mask is None else logits + mask, -1)
 
     def _settle(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """The queries of the last association: updated q ← A k, until it changes no more or the updates are used up.
+        """The queries of the last association: updated q ← A k, until A changes no more or the updates are used up.
 
         Every head of every sample stops for itself.
         """
@@ -275,18 +277,15 @@ class Hopfield(nn.Module):
             return q
         dtype = q.dtype
         if dtype in HALF:  # the logits of iterated patterns may leave its range
-            q, k = q.float(), k.float()
+            q, k, mask = q.float(), k.float(), None if mask is None else mask.float()
+        beta = self.beta[:, None, None].to(q.dtype)
         old: Tensor | None = None
         for _ in range(MOST_UPDATES if extra is None else extra):
-            A = self._associate(q, k, mask)
-            if old is None:
-                q = A @ k
-            else:
-                active = (A.detach() - old).flatten(2).norm(dim=2) > self.update_steps_eps
-                if not active.any():
-                    break
-                q = torch.where(active[..., None, None], A @ k, q)
-            old = A.detach()
+            active = None if old is None else self._changed(q.detach(), old, k, mask)[..., None, None]
+            if active is not None and not active.any():
+                break
+            old, new = q.detach(), F.scaled_dot_product_attention(q * beta, k, k, mask, scale=1.0)
+            q = new if active is None else torch.where(active, new, q)
         else:
             if extra is None:
                 raise RuntimeError(
@@ -295,9 +294,31 @@ class Hopfield(nn.Module):
                 )
         return q.to(dtype)
 
+    @torch.no_grad()
+    def _changed(self, q: Tensor, old: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, H): whether the association moved by more than eps from the last but one queries to the last.
+
+        A few rows mostly tell, because their norm is a lower bound. All rows are compared in parts that fit in a cache.
+        """
+        few = self._change(q[:, :, :FEW], old[:, :, :FEW], k, mask if mask is None else _rows(mask, FEW))
+        if (few > self.update_steps_eps).all():
+            return few > self.update_steps_eps
+        batch, heads, length, _ = q.shape
+        part = max(1, CACHED // (heads * length * k.shape[2])) if q.device.type == "cpu" else batch
+        masks = [mask] * batch if mask is None or len(mask) == 1 or mask.ndim < 4 else mask.split(part)
+        parts = zip(q.split(part), old.split(part), k.split(part), masks, strict=False)
+        return torch.cat([self._change(*some) for some in parts]) > self.update_steps_eps
+
+    def _change(self, q: Tensor, old: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        return (self._associate(q, k, mask) - self._associate(old, k, mask)).flatten(2).norm(dim=2)
+
 
 def _apply(norm: nn.LayerNorm | None, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
+
+
+def _rows(mask: Tensor, count: int) -> Tensor:
+    return mask if mask.shape[-2] == 1 else mask[..., :count, :]
 
 
 def _hidden_size(input_size: int, hidden_size: int | None, num_heads: int, static: int | None) -> int:

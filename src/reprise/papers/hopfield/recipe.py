@@ -67,7 +67,7 @@ def figure(results: Any) -> Figure:
 
 def _grid(d: int, most: int) -> list[int]:
     largest = min(most, 2**d / 4)
-    return [N for N in (round(2 ** (k / 2)) for k in range(2, 64)) if N <= largest]
+    return [count for count in (round(2 ** (k / 2)) for k in range(2, 64)) if count <= largest]
 
 
 def _draw(d: int, N: int, states: int, flipped: float, generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
