@@ -34,5 +34,5 @@ def test_an_unknown_benchmark_is_one_sentence(table: object, capsys: pytest.Capt
     main = importlib.import_module("benchmarks.__main__")
     assert main.main(["grad_cma"]) == 2
     assert "there is no benchmark 'grad_cma'" in capsys.readouterr().err
-    assert {"cnn_svm", "grad_cam", "ibn_net", "lab"} <= set(main.NAMES)
+    assert {"cnn_svm", "grad_cam", "hopfield", "ibn_net", "lab"} <= set(main.NAMES)
     sys.modules.pop("benchmarks.__main__")

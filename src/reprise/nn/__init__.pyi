@@ -1,9 +1,21 @@
+from . import hopfield as hopfield
+from .bag_pooling import AttentionPooling as AttentionPooling, MaxPooling as MaxPooling, MeanPooling as MeanPooling
 from .channel_gate import ChannelGate as ChannelGate
 from .cnn_svm import AgarapCNN as AgarapCNN
 from .count import multiply_adds as multiply_adds, parameters as parameters
 from .densenet import DenseNet as DenseNet, densenet as densenet
 from .drop_path import DropPath as DropPath, drop_path_rates as drop_path_rates
 from .hooks import capture as capture, evaluating as evaluating, find_layer as find_layer, unwrap as unwrap
+from .hopfield import (
+    AssociativeMemory as AssociativeMemory,
+    DenseMemory as DenseMemory,
+    HebbianMemory as HebbianMemory,
+    Hopfield as Hopfield,
+    HopfieldAttention as HopfieldAttention,
+    HopfieldLayer as HopfieldLayer,
+    HopfieldPooling as HopfieldPooling,
+    convert_to_hopfield as convert_to_hopfield,
+)
 from .ibn_net import (
     IBN as IBN,
     InstanceNorm as InstanceNorm,

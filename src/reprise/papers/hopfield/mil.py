@@ -1,0 +1,117 @@
+"""Does Hopfield pooling find what makes a bag positive better than the poolings that one would take otherwise?
+
+Multiple-instance learning: the same small net, linear, ReLU, pooling, linear, with five poolings, by stratified
+cross-validation over the bags. Folds and the weights around the pooling are drawn anew for every seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reprise.data import Bags, bags
+from reprise.nn import AttentionPooling, HopfieldPooling, MaxPooling, MeanPooling
+from reprise.training import auc, fit, predict
+
+
+@dataclass(frozen=True)
+class Settings:
+    pooling: str = "hopfield"  # "hopfield", "mean", "max", "attention" or "gated"
+    data: str = "elephant"  # "elephant", "musk1", or "digits": bags of digits, positive where a 9 is among them
+    bags: int = 200  # of digits; the real sets have theirs
+    folds: int = 10  # of the cross-validation
+    width: int = 64  # of the instances' embedding
+    heads: int = 8  # of Hopfield pooling
+    hidden: int = 32  # its association space per head
+    beta: float = 0.1  # its inverse temperature
+    epochs: int = 50  # passes over the training bags
+    batch_size: int = 32  # bags
+    learning_rate: float = 1e-3  # of AdamW
+    weight_decay: float = 0.01  # of AdamW
+    clip: float = 1.0  # largest norm of the gradient
+
+
+class BagClassifier(nn.Module):
+    """Bags to logits; takes the indices of bags, because bags differ in size."""
+
+    def __init__(self, data: Bags, s: Settings) -> None:
+        super().__init__()
+        self.data = data
+        self.embed = nn.Linear(data.instances.shape[2], s.width)
+        self.score = nn.Linear(s.width, 1)
+        self.pool = _pooling(s)  # last, so that the other layers start alike with all poolings
+
+    def forward(self, index: Tensor) -> Tensor:
+        batch, device = self.data[index.cpu()], index.device
+        instances, padding = F.relu(self.embed(batch.instances.to(device))), batch.padding.to(device)
+        if isinstance(self.pool, HopfieldPooling):
+            pooled = self.pool(instances, stored_pattern_padding_mask=padding)
+        else:
+            pooled = self.pool(instances, padding)
+        scores: Tensor = self.score(pooled).squeeze(1)
+        return scores
+
+
+def prepare(trial: Any) -> tuple[Bags, list[tuple[Tensor, Tensor]]]:
+    """The bags and this seed's folds."""
+    s = trial.settings
+    data = bags.digit_bags(s.bags, trial.seed) if s.data == "digits" else bags.load(s.data)
+    return data, list(data.folds(s.folds, trial.seed))
+
+
+def measure(trial: Any) -> dict[str, float]:
+    """The mean over folds of the area under the ROC curve on the bags left out."""
+    s, (data, folds) = trial.settings, trial.shared
+    areas = []
+    for number, (train, test) in enumerate(folds):
+        torch.manual_seed(1000 * trial.seed + number)  # weights and batches of its own for every fold
+        model = BagClassifier(_standardise(data, train), s).to(trial.device)
+        areas.append(_area(trial, model, train, test))
+        trial.curve("AUC", number + 1, areas[-1])
+        trial.progress(number + 1, len(folds))
+    return {"auc": float(np.mean(areas))}
+
+
+def _area(trial: Any, model: BagClassifier, train: Tensor, test: Tensor) -> float:
+    s = trial.settings
+    optimizer = torch.optim.AdamW(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), s.clip)
+
+    optimizer.register_step_pre_hook(clip)
+    history = fit(
+        model,
+        train,
+        model.data.labels[train].float(),
+        loss=F.binary_cross_entropy_with_logits,
+        epochs=s.epochs,
+        batch_size=s.batch_size,
+        optimizer=optimizer,
+        diverged="stop",
+    )
+    trial.count(updates=history.steps)
+    return auc(predict(model, test), model.data.labels[test])
+
+
+def _standardise(data: Bags, train: Tensor) -> Bags:
+    """Zero mean and unit variance over the instances of the training bags; features that hardly vary are only moved."""
+    known = data.instances[train][~data.padding[train]]
+    spread = known.std(0)
+    scaled = (data.instances - known.mean(0)) / spread.where(spread > 0.01, 1.0)
+    return Bags(scaled.masked_fill(data.padding[..., None], 0), data.padding, data.labels)
+
+
+def _pooling(s: Settings) -> nn.Module:
+    if s.pooling == "hopfield":
+        return HopfieldPooling(s.width, hidden_size=s.hidden, num_heads=s.heads, beta=s.beta)
+    if s.pooling in ("attention", "gated"):
+        return AttentionPooling(s.width, gated=s.pooling == "gated")
+    if s.pooling in ("mean", "max"):
+        return MeanPooling() if s.pooling == "mean" else MaxPooling()
+    raise ValueError(f'pooling is "hopfield", "mean", "max", "attention" or "gated", not {s.pooling!r}')
