@@ -6,4 +6,5 @@ from .losses import (
     svm_predict as svm_predict,
     svm_targets as svm_targets,
 )
-from .metrics import accuracy as accuracy, auc as auc
+from .metrics import accuracy as accuracy
+from .ranking import auc as auc
