@@ -14,4 +14,25 @@ from .ibn_net import (
     ibn_se_resnet as ibn_se_resnet,
 )
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
+from .scattering import (
+    FeatureExtractor as FeatureExtractor,
+    FilterBank as FilterBank,
+    Scattering2D as Scattering2D,
+    ScatteringModule as ScatteringModule,
+    ScatteringTransformer as ScatteringTransformer,
+    deform as deform,
+    deformation_bound as deformation_bound,
+    deformation_error as deformation_error,
+    feature_distance as feature_distance,
+    feature_extractor as feature_extractor,
+    frequency_decreasing as frequency_decreasing,
+    gabor_bank as gabor_bank,
+    haar_bank as haar_bank,
+    jacobian_norm as jacobian_norm,
+    morlet_bank as morlet_bank,
+    random_bank as random_bank,
+    random_displacement as random_displacement,
+    translation_bound as translation_bound,
+    translation_error as translation_error,
+)
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
