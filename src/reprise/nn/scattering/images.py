@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reprise.nn.scattering.checks import check_signal
 from reprise.nn.scattering.filters import check_scales, gabor_2d, morlet_2d, wavelet_parameters
+from reprise.nn.scattering.signals import check_signal, modulus
 
 __all__ = ["Scattering2D"]
 
-CACHE = 2**18  # complex numbers in the largest intermediate of a chunk of pictures: what a core's cache holds
+CACHE = 2**19  # complex numbers in the largest intermediate of a chunk of pictures: about what a core keeps at hand
 
 
 class Scattering2D(nn.Module):
@@ -103,7 +103,7 @@ class Scattering2D(nn.Module):
         first, second = [self._smooth(x[:, None], 0, tables)], []
         for j1 in range(self.J):
             for k in range(self.L):
-                u1 = _wavelets(spectrum, tables.psi[0, j1][:, :, k : k + 1])
+                u1 = _wavelets(spectrum, [block[k : k + 1] for block in tables.psi[0, j1]])
                 first.append(self._smooth(u1, j1, tables))
                 if self.max_order == 1 or j1 == self.J - 1:
                     continue
@@ -130,26 +130,26 @@ class Tables:
 
     def __init__(self, scattering: Scattering2D, like: Tensor) -> None:
         self.rows, self.columns = (index.to(like.device) for index in scattering._reflect)
-        self.psi = {key: value.to(like) for key, value in scattering._psi.items()}
+        self.psi = {key: [block.to(like) for block in blocks] for key, blocks in scattering._psi.items()}
         self.phi = [(rows.to(like), columns.to(like)) for rows, columns in scattering._phi]
 
 
-def _wavelets(spectrum: Tensor, psi: Tensor) -> Tensor:
+def _wavelets(spectrum: Tensor, psi: list[Tensor]) -> Tensor:
     """|u∗ψ|, sub-sampled in the Fourier domain, for the L wavelets of one scale.
 
     Args:
         spectrum: (B, M, N, 2), real and imaginary part.
-        psi: (k, k, L, M/k, N/k, 2): blocks of the wavelets' real transforms, over k².
+        psi: k² blocks (L, M/k, N/k, 2) of the wavelets' real transforms, row by row, over k².
 
     Returns:
         (B, L, M/k, N/k).
     """
-    k, _, _, m, n, _ = psi.shape
-    blocks = spectrum[:, None].unflatten(2, (k, m)).unflatten(4, (k, n))
-    folded = blocks[:, :, 0, :, 0] * psi[0, 0]
-    for a, b in list(np.ndindex(k, k))[1:]:
-        folded.addcmul_(blocks[:, :, a, :, b], psi[a, b])
-    return torch.fft.ifft2(torch.view_as_complex(folded)).abs()
+    m, n = psi[0].shape[1:3]
+    blocks = [block for row in spectrum[:, None].split(m, 2) for block in row.split(n, 3)]
+    folded = blocks[0] * psi[0]
+    for block, wavelet in zip(blocks[1:], psi[1:], strict=True):
+        folded.addcmul_(block, wavelet)
+    return modulus(torch.fft.ifft2(torch.view_as_complex(folded)))
 
 
 def _reflection(side: int, padded: int) -> Tensor:
@@ -173,10 +173,11 @@ def _periodise(psi_hat: Tensor, level: int) -> Tensor:
     return masked.reshape(k, psi_hat.shape[0] // k, k, psi_hat.shape[1] // k).sum((0, 2))
 
 
-def _blocks(psi_hat: Tensor, k: int) -> Tensor:
-    """(L, M, N) real transforms as (k, k, L, M/k, N/k, 2) for :func:`_wavelets`."""
+def _blocks(psi_hat: Tensor, k: int) -> list[Tensor]:
+    """(L, M, N) real transforms as blocks (L, M/k, N/k, 2) for :func:`_wavelets`."""
     blocks = psi_hat.unflatten(1, (k, -1)).unflatten(3, (k, -1)).permute(1, 3, 0, 2, 4) / k**2
-    return blocks[..., None].expand(*blocks.shape, 2).contiguous()  # once for either part
+    doubled = blocks[..., None].expand(*blocks.shape, 2)  # once for either part
+    return [block.contiguous() for block in doubled.flatten(0, 1)]
 
 
 def _lowpass(phi_hat: Tensor, level: int, J: int) -> Tensor:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reprise.nn.scattering.checks import COMPLEX, REAL, check_signal
 from reprise.nn.scattering.filters import FilterBank
+from reprise.nn.scattering.signals import COMPLEX, REAL, check_signal, modulus
 
 __all__ = ["FeatureExtractor", "ScatteringModule", "feature_extractor", "frequency_decreasing"]
 
@@ -42,7 +42,7 @@ def _by_parts(function: Pointwise) -> Pointwise:
 
 # Name: function and Lipschitz constant. All are zero at zero.
 NONLINEARITIES: dict[str, tuple[Pointwise, float]] = {
-    "modulus": (torch.abs, 1.0),
+    "modulus": (modulus, 1.0),
     "relu": (_by_parts(F.relu), 1.0),
     "tanh": (_by_parts(torch.tanh), 1.0),
     "sigmoid": (_by_parts(lambda x: torch.sigmoid(x) - 0.5), 0.25),
