@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import NullLocator
 
 COLOURS = {"none": "#7f7f7f", "sub": "#9467bd", "avg": "#1f77b4", "max": "#d95f02"}
+TICKS, LIMITS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), (0.03, 1.5)
 BANKS = {"haar": "Haar", "morlet": "Morlet", "random": "random", "learned": "learned on digits"}
 
 
@@ -81,12 +83,15 @@ def _show_errors(panel: SubFigure, results: Any, cells: list[str], columns: int)
         bank, _, nonlinearity = cell.partition(" ")
         axes.set_title(f"{BANKS.get(bank, bank)}, {nonlinearity}", fontsize="medium")
         axes.set(yscale="log", xticks=layers)
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+        axes.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS], minor=False)
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(*LIMITS)
         axes.grid(axis="y", alpha=0.3)
-    panel.supxlabel("layer")
-    panel.supylabel("error / size of the maps")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("error / size of the maps")
+    for axes in grid[-1]:
+        axes.set_xlabel("layer")
     panel.suptitle("What a shift changes, layer by layer: one dot per seed, a line through the means")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     panel.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
