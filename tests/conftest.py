@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other on a busy machine burn its cores
 
 TESTS = Path(__file__).parent
 TOYS = TESTS / "toys"

@@ -43,12 +43,6 @@ from .moat import (
 )
 from .relative_attention import RelativePositionBias as RelativePositionBias, RelPosAttention2d as RelPosAttention2d
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
-from .spartan import (
-    CMixer as CMixer,
-    SMixer as SMixer,
-    SpaRTAN as SpaRTAN,
-    SpaRTANBlock as SpaRTANBlock,
-    WaveModulation as WaveModulation,
 from .scattering import (
     FeatureExtractor as FeatureExtractor,
     FilterBank as FilterBank,
@@ -69,5 +63,12 @@ from .scattering import (
     random_displacement as random_displacement,
     translation_bound as translation_bound,
     translation_error as translation_error,
+)
+from .spartan import (
+    CMixer as CMixer,
+    SMixer as SMixer,
+    SpaRTAN as SpaRTAN,
+    SpaRTANBlock as SpaRTANBlock,
+    WaveModulation as WaveModulation,
 )
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
