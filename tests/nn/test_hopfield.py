@@ -104,6 +104,8 @@ def test_error_bound_holds_for_well_separated_patterns():
         error = (update(xi, X, 1.0) - X).norm(dim=1)
         bound = hopfield.retrieval_error_bound(X, 1.0, distance)
         assert (error <= bound).all() and (bound < 1).any()
+    bound = hopfield.retrieval_error_bound(2 * torch.eye(3), 1.5, 0.5)  # separation 4, largest norm 2
+    torch.testing.assert_close(bound, torch.full((3,), 2 * 2 * np.exp(-1.5 * (4 - 2 * 0.5 * 2)) * 2).float())
 
 
 def test_separation_by_hand():
