@@ -1,8 +1,8 @@
-"""Which of our modules a recipe stands on, and a fingerprint of their code, without importing any of them.
+"""What of our code a recipe's numbers stand on, and a fingerprint of it, without importing any of it.
 
-Imports are read from the source. A name taken from a room (``from reprise.nn import IBN``) is followed through the
-room's table of names to the file that defines it, so that a measurement goes stale by what it used, not by its
-neighbours.
+Names are followed through the source: from the recipe's ``Settings``, ``prepare`` and ``measure`` to the functions,
+classes and constants that they use, in whatever file those are, and through the rooms' tables of names. So a
+measurement goes stale by what it used; not by the neighbours of that in its file, and not by how a figure is drawn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ __all__ = ["LAB", "closure", "of", "resolve", "save_memory", "source_of", "table
 
 PACKAGE = Path(__file__).parent.parent
 LAB = "reprise.lab.seeding"  # what the lab itself does to the numbers of a trial
+ROOTS = ("Settings", "prepare", "measure")  # of a recipe; its figure makes no numbers
+BODY = "<body>"  # stands for what a module does on import besides defining names
 
-Scan = tuple[str, tuple[str, ...]]  # fingerprint of the code, dotted names it imports
+Scan = dict[str, list[Any]]  # name of a definition: fingerprint of its code, full names of what it uses
 
 
 def of(experiment: Experiment) -> dict[str, str]:
@@ -32,33 +35,58 @@ def of(experiment: Experiment) -> dict[str, str]:
 
 
 def closure(recipe: Path, *also: str) -> dict[str, str]:
-    """The fingerprints of a recipe and of every module of ours that it reaches, by module name.
+    """The fingerprints of what a recipe reaches: of each module, of the definitions in it that are used.
 
     Args:
         recipe: the recipe's file.
         also: modules of the lab to add.
     """
-    name = f"reprise.papers.{recipe.parent.name}.{recipe.stem}"
-    found = {name: _scan(recipe)[0]}
-    own = {LAB, *also}
-    queue = [*_scan(recipe)[1], *own]
-    while queue:
-        asked = queue.pop()
-        module = resolve(asked)
-        if module is None:
-            queue.extend(_names_of_room(asked))
-        elif module not in found and not (module.startswith("reprise.lab") and module not in own):
-            found[module], imports = _scan(source_of(module))
-            queue.extend(imports)
+    found = {}
+    for module, definitions in _reached(recipe, also).items():
+        codes = sorted((name, code) for name, (code, _) in definitions.items() if code)
+        if codes:
+            found[module] = _digest(codes)
     return dict(sorted(found.items()))
 
 
 def third_party(recipe: Path) -> list[str]:
-    """Top-level packages of others that the recipe and its modules import, sorted."""
-    files = {recipe, *map(source_of, closure(recipe))}
-    found = [file for file in files if file.is_file()]  # a recipe outside the library is not where its name says
-    names = {name.split(".")[0] for file in found for name in _scan(file)[1]}
-    return sorted(name for name in names if name != "reprise")
+    """Top-level packages of others that the recipe and what it reaches use, sorted."""
+    scans = _reached(recipe).values()
+    used = {name.split(".")[0] for definitions in scans for _, uses in definitions.values() for name in uses}
+    return sorted(used - {"reprise", f"{BODY}reprise"} - sys.stdlib_module_names)
+
+
+def _reached(recipe: Path, also: Iterable[str] = ()) -> dict[str, Scan]:
+    """The definitions that a recipe reaches, by module."""
+    own = f"reprise.papers.{recipe.parent.name}.{recipe.stem}"
+    lab = {LAB, *also}
+    queue, asked = [*(f"{own}.{root}" for root in ROOTS), *lab], set[str]()
+    reached: dict[str, Scan] = {}
+    while queue:
+        name = queue.pop()
+        if name in asked:
+            continue
+        asked.add(name)
+        on_import = name.startswith(BODY)
+        module, part, file = own, name[len(own) + 1 :].split(".")[0], recipe  # its file may be outside the library
+        if not name.startswith(f"{own}."):
+            found, part = _locate(name.removeprefix(BODY))
+            if found is None:
+                queue.extend([] if on_import else _names_of_room(name))
+            if found is None or (found.startswith("reprise.lab") and found not in lab):
+                continue
+            module, file = found, source_of(found)
+        scan = _scan(file)
+        if on_import or (module == own and part not in scan):  # a recipe need not have a prepare
+            parts = [BODY]
+        elif part in scan:
+            parts = [part, BODY]
+        else:  # the whole module, or a name that it makes in a way which is not seen here
+            parts = list(scan)
+        for each in parts:
+            reached.setdefault(module, {})[each] = scan[each]
+            queue.extend(scan[each][1])
+    return reached
 
 
 def source_of(module: str) -> Path:
@@ -69,20 +97,26 @@ def source_of(module: str) -> Path:
 
 def resolve(name: str) -> str | None:
     """The module that a dotted name of ours lives in; None for other people's names and for the rooms themselves."""
+    return _locate(name)[0]
+
+
+def _locate(name: str) -> tuple[str | None, str]:
+    """The module that a dotted name lives in, and its name there; no name if the module itself is meant."""
     parts = name.split(".")
     if parts[0] != "reprise":
-        return None
+        return None, ""
     for length in range(len(parts), 1, -1):
         module = ".".join(parts[:length])
+        part = parts[length] if length < len(parts) else ""
         folder = PACKAGE.joinpath(*parts[1:length])
         if folder.with_suffix(".py").is_file():
-            return module
+            return module, part
         if folder.is_dir():
             names = table(folder)
-            if length < len(parts) and parts[length] in names:
-                return resolve(f"{module}.{names[parts[length]]}")
-            return None if names else module
-    return None
+            if part in names:
+                return _locate(".".join([module, names[part], *parts[length + 1 :]]))
+            return (None, "") if names else (module, part)
+    return None, ""
 
 
 def _names_of_room(name: str) -> list[str]:
@@ -117,24 +151,23 @@ def _scan(file: Path) -> Scan:
     stat = file.stat()
     key, stamp = str(file), [stat.st_mtime_ns, stat.st_size]
     if key not in _memory or _memory[key][0] != stamp:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        _memory[key] = [stamp, _fingerprint(tree), _imports(tree, file)]
+        _memory[key] = [stamp, _read(ast.parse(file.read_text(encoding="utf-8")), file)]
         _memory["changed"] = [True]
-    _, code, imports = _memory[key]
-    return code, tuple(imports)
+    scan: Scan = _memory[key][1]
+    return scan
 
 
 def _load_memory() -> None:
     global _loaded_from
-    path = home() / "cache" / "modules.json"
+    path = home() / "cache" / "definitions.json"
     if _loaded_from == path:
         return
     _memory.clear()
     _loaded_from = path
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        _memory.update({file: [stamp, code, imports] for file, (stamp, code, imports) in known.items()})
-    except (OSError, ValueError, AttributeError, TypeError):
+        _memory.update({file: [stamp, {**scan, BODY: scan[BODY]}] for file, (stamp, scan) in known.items()})
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         _memory.clear()  # not there yet, or damaged: it is made again
 
 
@@ -149,8 +182,83 @@ def save_memory() -> None:
         pass
 
 
-def _fingerprint(tree: ast.Module) -> str:
-    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()[:16]
+# Reading a file ------------------------------------------------------------------------------------------------------
+
+
+def _read(tree: ast.Module, file: Path) -> Scan:
+    """Its definitions: functions, classes, constants, names that it imports, and the body that remains."""
+    package = _package(file)
+    statements: dict[str, list[ast.stmt]] = {BODY: []}
+    for statement in tree.body:
+        if not (_is_docstring(statement) or isinstance(statement, (ast.Import, ast.ImportFrom))):
+            for name in _defined(statement) or [BODY]:
+                statements.setdefault(name, []).append(statement)
+    statements.pop("__all__", None)
+    module = ".".join([*package, *([] if file.stem == "__init__" else [file.stem])])
+    imported = _imported(tree, package)
+    known = imported | {name: f"{module}.{name}" for name in statements}
+    scan: Scan = {name: ["", [target]] for name, target in imported.items()}
+    for name, nodes in statements.items():
+        uses = {use for node in nodes for use in _used(node, known) if use != known[name]}
+        scan[name] = [_digest(_plain(nodes)) if nodes else "", sorted(uses)]
+    bodies = [f"{BODY}{target}" for target in imported.values() if target.startswith("reprise.")]
+    scan[BODY][1] += sorted({*bodies, *(target for target in imported.values() if target.endswith(".*"))})
+    return scan
+
+
+def _package(file: Path) -> list[str]:
+    if file.is_relative_to(PACKAGE):
+        return ["reprise", *file.relative_to(PACKAGE).parent.parts]
+    return ["reprise", "papers", file.parent.name]
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """The names that a top-level statement defines; none if it does anything else."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    if isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    flat = [part for target in targets for part in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return (
+        [part.id for part in flat if isinstance(part, ast.Name)] if all(isinstance(p, ast.Name) for p in flat) else []
+    )
+
+
+def _imported(tree: ast.AST, package: list[str]) -> dict[str, str]:
+    """What a file calls the things that it imports anywhere, and their full names."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found[alias.asname or alias.name] = alias.name
+                if not alias.asname:  # `import a.b` binds a; what of a is used shows where it is used
+                    found[alias.name.split(".")[0]] = alias.name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                found[f"{stem}.*" if alias.name == "*" else alias.asname or alias.name] = f"{stem}.{alias.name}"
+    return found
+
+
+def _used(node: ast.AST, known: Mapping[str, str]) -> Iterator[str]:
+    """Full names of what a piece of code uses of ``known``; of other people's packages only the package."""
+    root, attributes = node, list[str]()
+    while isinstance(root, ast.Attribute):
+        attributes.insert(0, root.attr)
+        root = root.value
+    if isinstance(root, ast.Name):
+        if root.id in known:
+            name = ".".join([known[root.id], *attributes])
+            yield name if name.startswith("reprise.") else name.split(".")[0]
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _used(child, known)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
 def _plain(node: Any) -> Any:
@@ -161,7 +269,7 @@ def _plain(node: Any) -> Any:
         return node
     fields = []
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if name == "body" and isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             value = [item for i, item in enumerate(value) if i > 0 or not _is_docstring(item)]
         if value not in (None, []) and name != "type_comment":
             fields.append((name, _plain(value)))
@@ -170,20 +278,3 @@ def _plain(node: Any) -> Any:
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _imports(tree: ast.Module, file: Path) -> list[str]:
-    """Dotted names that a file imports anywhere, in full; other people's as well."""
-    inside = file.is_relative_to(PACKAGE)
-    package = (
-        ["reprise", *file.relative_to(PACKAGE).parent.parts] if inside else ["reprise", "papers", file.parent.name]
-    )
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            found.update(f"{stem}.{alias.name}" for alias in node.names)
-    return sorted(name for name in found if name.split(".")[0] not in sys.stdlib_module_names)

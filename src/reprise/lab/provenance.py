@@ -29,16 +29,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def claims(paper: Paper, name: str) -> str:
-    """A fingerprint of what is claimed of an experiment, and of the metrics, arms and scales it is judged by."""
+def claims(paper: Paper, name: str, scale: str) -> str:
+    """A fingerprint of what is claimed of an experiment, and of the metrics, arms and scale it is judged by."""
     words = ("text", "paper", "source", "margin_from")  # not numbers: they may be put better at any time
     about = [dataclasses.asdict(claim) for claim in paper.claims if name in claim.experiments]
     experiment = paper.experiments[name]
+    size = experiment.scales.get(scale)
     return store.digest(
         [
             [{key: value for key, value in claim.items() if key not in words} for claim in about],
             {metric: entry.resolution for metric, entry in experiment.metrics.items()},
-            {scale: [entry.seeds, dict(entry.settings)] for scale, entry in experiment.scales.items()},
+            size and [size.seeds, dict(size.settings)],
             {arm: dict(entry.settings) for arm, entry in experiment.arms.items()},
             dict(experiment.defaults),
         ]

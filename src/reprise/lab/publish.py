@@ -52,7 +52,7 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
         for job in part.jobs:
             folder = store.trial_folder(paper.slug, job.identity)
             kept = store.read(folder)
-            if kept is None or not kept["committed"] or not _claimed(paper, part.experiment.name, kept["commit"]):
+            if kept is None or not kept["committed"] or not _claimed(paper, part.experiment.name, scale, kept["commit"]):
                 raise RefusedError(
                     f"{job.arm} at seed {job.identity['seed']} was measured before its code and claims were "
                     f"committed: remove {folder} and measure again"
@@ -66,8 +66,8 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
 
 
 @cache
-def _claims_at(folder: Path, names: tuple[str, ...], commit: str) -> dict[str, str]:
-    """Fingerprints of the claims about each experiment as they stood at a commit."""
+def _claims_at(folder: Path, name: str, scale: str, commit: str) -> str | None:
+    """The fingerprint of the claims about an experiment as they stood at a commit; None if there was no such thing."""
     text = git(folder, "show", f"{commit}:./paper.toml")
     with tempfile.TemporaryDirectory() as tmp:
         then = Path(tmp) / folder.name
@@ -76,14 +76,13 @@ def _claims_at(folder: Path, names: tuple[str, ...], commit: str) -> dict[str, s
         try:
             paper = read(then / "paper.toml")
         except PaperError:
-            return {}
-    return {name: provenance.claims(paper, name) for name in names if name in paper.experiments}
+            return None
+    return provenance.claims(paper, name, scale) if name in paper.experiments else None
 
 
-def _claimed(paper: Paper, experiment: str, commit: str) -> bool:
+def _claimed(paper: Paper, name: str, scale: str, commit: str) -> bool:
     """Whether the claims about an experiment were the present ones at that commit."""
-    then = _claims_at(paper.folder, tuple(paper.experiments), commit)
-    return then.get(experiment) == provenance.claims(paper, experiment)
+    return _claims_at(paper.folder, name, scale, commit) == provenance.claims(paper, name, scale)
 
 
 def confirm(paper: Paper) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def collect(plan: Plan) -> dict[str, Record]:
             "threads": part.experiment.threads,
             "settings": {job.arm: dict(job.settings) for job in part.jobs},
             **part.facts,
-            "claims": provenance.claims(plan.paper, part.experiment.name),
+            "claims": provenance.claims(plan.paper, part.experiment.name, plan.scale),
             **origin,
             "trials": trials,
         }
@@ -207,7 +207,7 @@ def status(paper: Paper) -> Status:
     confirmed = False
     for name, record in records.items():
         today = modules.of(paper.experiments[name])
-        if record["claims"] != provenance.claims(paper, name):
+        if record["claims"] != provenance.claims(paper, name, record["scale"]):
             stale.append("paper.toml")
         if today == record["modules"]:
             continue
