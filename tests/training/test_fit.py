@@ -45,6 +45,22 @@ def test_equals_a_plain_loop(name):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_long_gradients_are_clipped():
+    def step(clip_norm):
+        model = nn.Linear(3, 1)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        inputs = 100 * X[:, :3]
+        fit(model, inputs, X[:, :1], loss=F.mse_loss, steps=1, batch_size=50, optimizer="sgd", learning_rate=1.0,
+            clip_norm=clip_norm)  # fmt: skip
+        moved = [after.detach() - start for after, start in zip(model.parameters(), before, strict=True)]
+        return float(torch.cat([part.flatten() for part in moved]).norm())
+
+    assert step(None) > 100
+    assert step(0.5) == pytest.approx(0.5, rel=1e-4)
+    with pytest.raises(ValueError, match="clip_norm must be above 0"):
+        step(0.0)
+
+
 def test_batches_are_full_and_run_through_shuffled_epochs():
     seen = []
     fit(

@@ -51,8 +51,8 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
             raise RefusedError(f"{len(missing)} trials of {part.experiment.name} are missing, first {first}: {repeat}")
         for job in part.jobs:
             folder = store.trial_folder(paper.slug, job.identity)
-            kept = store.read(folder)
-            if kept is None or not kept["committed"] or not _claimed(paper, part.experiment.name, scale, kept["commit"]):
+            kept, name = store.read(folder), part.experiment.name
+            if kept is None or not kept["committed"] or not _claimed(paper, name, scale, kept["commit"]):
                 raise RefusedError(
                     f"{job.arm} at seed {job.identity['seed']} was measured before its code and claims were "
                     f"committed: remove {folder} and measure again"

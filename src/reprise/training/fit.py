@@ -42,6 +42,7 @@ def fit(
     learning_rate: float = 1e-3,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
+    clip_norm: float | None = None,
     schedule: str = "constant",
     warmup: float = 0.0,
     transform: Callable[[Tensor], Tensor] | None = None,
@@ -67,6 +68,7 @@ def fit(
         learning_rate: peak learning rate.
         momentum: of "sgd".
         weight_decay: of the named optimisers.
+        clip_norm: largest norm of the gradient of all that is trained; a longer gradient is scaled down to it.
         schedule: "constant" or "cosine" (half a wave, which would be zero one step after the last).
         warmup: share of the steps over which the learning rate rises linearly to its peak.
         transform: turns a batch of inputs into what the model takes (scaling, augmentation).
@@ -93,6 +95,8 @@ def fit(
         raise ValueError(f"{count} inputs came with {len(targets)} targets")
     if not 0 < batch_size <= count:
         raise ValueError(f"batch_size {batch_size} does not fit {count} examples; it must be between 1 and {count}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be above 0, or None for gradients as they are; it is {clip_norm}")
     if diverged not in ("raise", "stop"):
         raise ValueError(f'diverged is "raise" or "stop", not {diverged!r}')
     total = _steps(epochs, steps, count / batch_size)
@@ -104,6 +108,7 @@ def fit(
     if channels_last and not optimizer.state:
         _lay_channels_last(model)
     peaks = [group["lr"] for group in optimizer.param_groups]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     history, every, recent = History(), max(1, total // 50), []
     queue = torch.empty(0, dtype=torch.long)
@@ -120,6 +125,8 @@ def fit(
                 break
             optimizer.zero_grad(set_to_none=True)
             value.backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, clip_norm)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor(step - 1)
             optimizer.step()

@@ -79,12 +79,6 @@ def measure(trial: Any) -> dict[str, float]:
 
 def _area(trial: Any, model: BagClassifier, train: Tensor, test: Tensor) -> float:
     s = trial.settings
-    optimizer = torch.optim.AdamW(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
-
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(model.parameters(), s.clip)
-
-    optimizer.register_step_pre_hook(clip)
     history = fit(
         model,
         train,
@@ -92,7 +86,10 @@ def _area(trial: Any, model: BagClassifier, train: Tensor, test: Tensor) -> floa
         loss=F.binary_cross_entropy_with_logits,
         epochs=s.epochs,
         batch_size=s.batch_size,
-        optimizer=optimizer,
+        optimizer="adamw",
+        learning_rate=s.learning_rate,
+        weight_decay=s.weight_decay,
+        clip_norm=s.clip,
         diverged="stop",
     )
     trial.count(updates=history.steps)

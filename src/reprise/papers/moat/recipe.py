@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from reprise.data import images
@@ -57,17 +57,15 @@ def measure(trial: Any) -> dict[str, float]:
     def standardise(pixels: Tensor) -> Tensor:
         return (pixels - mean) / std
 
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(net.parameters(), s.clip)
-
-    optimizer = torch.optim.AdamW(net.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True)
-    optimizer.register_step_pre_hook(clip)
     history = fit(
         net,
         *shared["train"],
         epochs=s.epochs,
         batch_size=s.batch_size,
-        optimizer=optimizer,
+        optimizer="adamw",
+        learning_rate=s.learning_rate,
+        weight_decay=s.weight_decay,
+        clip_norm=s.clip,
         schedule="cosine",
         warmup=s.warmup,
         transform=lambda pixels: standardise(_augment(pixels, s.shift)),
