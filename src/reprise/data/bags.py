@@ -129,19 +129,25 @@ def load(name: str) -> Bags:
     return Bags.of(torch.from_numpy(values[order]), torch.from_numpy(sizes), torch.from_numpy(per_bag.astype(np.int64)))
 
 
-def digit_bags(count: int, seed: int, mean_size: float = 10.0, target: int = 9) -> Bags:
-    """Bags of scikit-learn's digits: positive where the target is among them; every other bag is positive.
+def digit_bags(
+    count: int, seed: int, mean_size: float = 10.0, target: int = 9, digits: images.Images | None = None
+) -> Bags:
+    """Bags of handwritten digits: positive where the target is among them; every other bag is positive.
 
-    Source: Ilse et al., Attention-based Deep Multiple Instance Learning, ICML 2018, section 4.2, on smaller pictures.
+    Source: Ilse et al., Attention-based Deep Multiple Instance Learning, ICML 2018, section 4.2.
 
     Args:
         count: bags.
         seed: seeds sizes (round of a normal with standard deviation 2, between 1 and 16) and pictures.
         mean_size: mean of that normal.
         target: the digit that makes a bag positive.
+        digits: pictures to draw from, say ``images.load("mnist").train``; by default scikit-learn's.
 
     Returns:
-        Bags of 64 grey values in 0..1.
+        Bags of pictures laid flat, grey values in 0..1.
+
+    Raises:
+        ValueError: no bags, or no picture of the target or of anything else.
 
     Example:
         >>> bags = digit_bags(4, seed=1)
@@ -150,19 +156,19 @@ def digit_bags(count: int, seed: int, mean_size: float = 10.0, target: int = 9) 
     """
     if count < 1 or target not in range(10):
         raise ValueError(f"at least one bag and a target in 0..9 are needed, not {count} and {target}")
+    digits = images.load("digits").train if digits is None else digits
     generator = np.random.default_rng(seed)
-    digits = images.load("digits").train
-    values = digits.pixels.flatten(1).float() / 255
-    hits, others = ((digits.labels == target) == wanted for wanted in (True, False))
-    pools = [np.flatnonzero(others.numpy()), np.flatnonzero(hits.numpy())]
+    hits, others = (((digits.labels == target) == wanted).nonzero()[:, 0].numpy() for wanted in (True, False))
+    if not len(hits) or not len(others):
+        raise ValueError(f"among the {len(digits.labels)} pictures are {len(hits)} of the digit {target}")
     padding = torch.ones(count, 16, dtype=torch.bool)
-    padded = torch.zeros(count, 16, values.shape[1])
+    padded = torch.zeros(count, 16, digits.pixels[0].numel())
     for i in range(count):
         size = int(np.clip(round(generator.normal(mean_size, 2)), 1, 16))
-        chosen = generator.choice(len(values) if i % 2 else pools[0], size)
-        if i % 2 and not np.isin(chosen, pools[1]).any():
-            chosen[generator.integers(size)] = generator.choice(pools[1])
-        padded[i, :size] = values[torch.from_numpy(chosen)]
+        chosen = generator.choice(len(digits.labels) if i % 2 else others, size)
+        if i % 2 and not np.isin(chosen, hits).any():
+            chosen[generator.integers(size)] = generator.choice(hits)
+        padded[i, :size] = digits.pixels[torch.from_numpy(chosen)].flatten(1).float() / 255
         padding[i, :size] = False
     return Bags(padded, padding, torch.arange(count) % 2)
 

@@ -47,9 +47,14 @@ def claims(paper: Paper, name: str, scale: str) -> str:
 
 
 def data(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Fingerprints of the data sets that the settings name, or else of all that the experiment names."""
+    """Fingerprints of the data sets that the settings name, or else of all that the experiment names.
+
+    An experiment that names none makes what it needs.
+    """
     from reprise.data import store as data_store
 
+    if not experiment.data:
+        return {}
     names = [settings["data"]] if isinstance(settings.get("data"), str) else experiment.data
     return {
         name: {path.stem: data_store.digest(path) for path in data_store.files(name)}
