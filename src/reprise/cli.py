@@ -187,8 +187,8 @@ def _print_claims(paper: Paper, judgements: Any, scale: str | None, measured: bo
     """The claims with the paper's number, ours with its interval, and the verdict; of a run, only the measured ones."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("verdict", no_wrap=True)
-    table.add_column("claim")
-    table.add_column(f"ours, at {scale} scale" if scale else "ours", min_width=34)
+    table.add_column("claim", ratio=1)
+    table.add_column(f"ours, at {scale} scale" if scale else "ours", ratio=1)
     for claim, judgement in zip(paper.claims, judgements, strict=True):
         if measured and judgement.verdict == "unmeasured":
             continue

@@ -48,7 +48,13 @@ def edit(paper: Paper, old: str, new: str) -> Paper:
 
 
 def test_a_whole_run_is_published_and_judged_from_the_file(coin: Paper) -> None:
+    neighbour = coin.folder.parent / "neighbour" / "results.json"
+    neighbour.parent.mkdir()
+    neighbour.write_text("{}")
+    git(coin.folder, "add", "-A", "..")
+    git(coin.folder, "commit", "--quiet", "-m", "Publish another paper")
     run(coin)
+    neighbour.write_text("{ }")  # what publishing another paper writes is no reason to refuse
     before = results.judge_all(coin, results.collect(make_plan(coin)))
     path = publish(coin, "laptop")
     assert (coin.folder / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -33,7 +33,7 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
         RefusedError: the tree is dirty; trials are missing, or were measured before their code, claims or settings
             were committed.
     """
-    ours = (":/", ":!*results.json", ":!*figure.png")  # what publishing itself writes
+    ours = (":/", ":(top,exclude)*results.json", ":(top,exclude)*figure.png")  # what publishing itself writes
     dirty = git(paper.folder, "status", "--porcelain", "--untracked-files=no", "--", *ours)
     if dirty is None:
         raise RefusedError(f"{paper.folder} is not in a git repository: publish from a clone of the project")
