@@ -95,34 +95,33 @@ def prepare(trial: Any) -> tuple[Bags, list[tuple[Tensor, Tensor]]]:
 def measure(trial: Any) -> dict[str, float]:
     """The mean over folds of the area under the ROC curve on the bags left out."""
     s, (data, folds) = trial.settings, trial.shared
-    areas = []
-    for number, (train, test) in enumerate(folds):
-        torch.manual_seed(1000 * trial.seed + number)  # weights and batches of its own for every fold
+    areas: list[float] = []
+    for train, test in folds:
+        torch.manual_seed(1000 * trial.seed + len(areas))  # weights and batches of its own for every fold
         pictures = s.embedding == "convolutional"
         model = BagClassifier(data if pictures else _standardise(data, train), s).to(trial.device)
-        areas.append(_area(trial, model, train, test))
-        trial.curve("AUC", number + 1, areas[-1])
-        trial.progress(number + 1, len(folds))
+
+        def show(step: int, total: int, values: dict[str, float]) -> None:
+            trial.progress(len(areas) + step / total, len(folds))
+
+        history = fit(
+            model,
+            train,
+            data.labels[train].float(),
+            loss=F.binary_cross_entropy_with_logits,
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            optimizer="adamw",
+            learning_rate=s.learning_rate,
+            weight_decay=s.weight_decay,
+            clip_norm=s.clip,
+            on_step=show,
+            diverged="stop",
+        )
+        trial.count(updates=history.steps)
+        areas.append(auc(predict(model, test), data.labels[test]) if history.diverged_at is None else 0.0)
+        trial.curve("AUC", len(areas), areas[-1])
     return {"auc": float(np.mean(areas))}
-
-
-def _area(trial: Any, model: BagClassifier, train: Tensor, test: Tensor) -> float:
-    s = trial.settings
-    history = fit(
-        model,
-        train,
-        model.data.labels[train].float(),
-        loss=F.binary_cross_entropy_with_logits,
-        epochs=s.epochs,
-        batch_size=s.batch_size,
-        optimizer="adamw",
-        learning_rate=s.learning_rate,
-        weight_decay=s.weight_decay,
-        clip_norm=s.clip,
-        diverged="stop",
-    )
-    trial.count(updates=history.steps)
-    return auc(predict(model, test), model.data.labels[test])
 
 
 def _standardise(data: Bags, train: Tensor) -> Bags:
