@@ -1,3 +1,9 @@
+from .cnn_explainer import (
+    export_web as export_web,
+    intermediate as intermediate,
+    softmax_terms as softmax_terms,
+    trace as trace,
+)
 from .grad_cam import (
     GradCAM as GradCAM,
     GuidedGradCAM as GuidedGradCAM,
