@@ -92,7 +92,7 @@ class TinyVGG(nn.Sequential):
                 f"images must be of shape (N, {wanted}), not {tuple(images.shape)}; "
                 "TinyVGG(in_size=..., in_channels=...) makes a network for other sizes"
             )
-        return super().forward(images)  # type: ignore[no-any-return]
+        return super().forward(images)
 
 
 def load_tfjs_weights(binary: str | Path, topology: str | Path) -> TinyVGG:
@@ -153,4 +153,4 @@ def _check_names(topology: Any, model: TinyVGG, shapes: dict[str, tuple[int, ...
 def _init(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -151,7 +152,7 @@ def _chain(graph: fx.Graph, model: nn.Module) -> list[fx.Node]:
     """The operations between input and output, each with the one before it as its only input."""
     nodes = [node for node in graph.nodes if node.op != "output"]
     result = next(node for node in graph.nodes if node.op == "output").args[0]
-    for before, node in zip(nodes, nodes[1:], strict=False):
+    for before, node in pairwise(nodes):
         if node.all_input_nodes != [before]:
             raise ValueError(
                 f"{type(model).__name__} is no chain: {node.name!r} takes "

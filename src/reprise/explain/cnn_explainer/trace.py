@@ -1,10 +1,11 @@
-"""Everything that a small network computes for one picture: its neurons, their links, and how each value comes about."""
+"""Everything that a small network computes for one picture: neurons, links, and how each value comes about."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprise.explain.cnn_explainer.network import Layer, Network, read_network
+from reprise.nn.hooks import evaluating
 
 __all__ = ["Column", "Neuron", "SoftmaxTerms", "Trace", "intermediate", "output_size", "softmax_terms", "trace"]
 
@@ -141,7 +143,7 @@ class Trace:
         """
         drawn = [column for column in self.columns if column.kind != "flatten"]
         counts = []
-        for before, column in zip(drawn, drawn[1:], strict=False):
+        for before, column in pairwise(drawn):
             every = column.kind in ("conv", "linear")
             counts.append(len(column.output) * (len(before.output) if every else 1))
         return counts
@@ -149,8 +151,7 @@ class Trace:
     def ranges(self, scale: str = "unit") -> list[float]:
         """The range R of the colours of every column: white is 0, and the deepest colours are -R/2 and R/2.
 
-        R is 2 (0.1 + max|v|), the maximum rounded half up to three digits, over the maps of a convolution or the numbers
-        of a linear layer; what follows up to the next of them shares it. Input and output have 1.
+        R is 2 (0.1 + max|v|), the maximum rounded half up to three digits, over the outputs of a layer with weights; what follows up to the next of them shares it. Input and output have 1.
 
         Args:
             scale: "unit" (each convolution by itself), "module" (one range up to and with each pool) or "global".
@@ -169,7 +170,7 @@ class Trace:
             if modules[-1] and self.columns[modules[-1][-1]].kind == "pool" and column.kind not in ("relu", "flatten"):
                 modules.append([])
             modules[-1].append(index)
-        tops = {}
+        tops: dict[int, float] = {}
         for unit in units:
             top = float(self.columns[unit[0]].output.double().abs().max())
             tops |= dict.fromkeys(unit, top)
@@ -243,8 +244,6 @@ def trace(model: nn.Module | Network, image: Tensor) -> Trace:
 
 def check_explained(model: nn.Module, network: Network, images: Tensor) -> None:
     """Refuse a module that computes something else than its layers say (hooks, say, are not part of the chain)."""
-    from reprise.nn.hooks import evaluating
-
     parameter = next(model.parameters(), torch.empty(0))
     with evaluating(model), torch.no_grad():
         theirs = model(images.to(parameter.device, parameter.dtype)).float().cpu()

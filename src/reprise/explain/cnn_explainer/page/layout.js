@@ -3,8 +3,9 @@
 const HEADER = 50; // pixels above the first neuron, for the name and size of the layer
 const LEGEND = 44; // below the last, for the legends
 const ROW_GAP = 8;
+const MARGIN = 10; // left and right of all columns
 const OUTPUT = 148; // width of class names, bars and values
-const WIDEST = 600; // of an elastic view, both columns included
+const WIDEST = 760; // of an elastic view, both columns included
 const MAPS_AT_FULL_SIZE = 12; // beyond as many maps in a column they are drawn smaller
 
 /**
@@ -16,13 +17,13 @@ const MAPS_AT_FULL_SIZE = 12; // beyond as many maps in a column they are drawn 
 export function layOut(columns, available, opened) {
   const most = Math.max(1, ...columns.filter(({ kind }) => kind === "maps").map(({ maps }) => maps));
   const inner = columns.length - 1;
-  const room = (available - OUTPUT) / inner; // of one column and the gap behind it
+  const room = (available - OUTPUT - 2 * MARGIN) / inner; // of one column and the gap behind it
   const cell = Math.round(Math.min(most > MAPS_AT_FULL_SIZE ? 30 : 42, Math.max(26, room * 0.5)));
   const gap = Math.min(90, Math.max(18, room - cell));
   const outputs = columns.at(-1).maps;
   const body = Math.max(most * (cell + ROW_GAP), outputs * 24, 6 * (cell + ROW_GAP));
-  const natural = inner * (cell + gap) + OUTPUT;
-  const start = Math.max(0, (available - natural) / 2);
+  const natural = inner * (cell + gap) + OUTPUT + 2 * MARGIN;
+  const start = MARGIN + Math.max(0, (available - natural) / 2);
 
   const placed = columns.map(({ maps, kind }, index) => ({
     x: start + index * (cell + gap),
