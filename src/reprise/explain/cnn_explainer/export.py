@@ -7,6 +7,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,26 @@ from reprise.explain.cnn_explainer.network import Layer, Network, read_network
 from reprise.explain.cnn_explainer.trace import check_explained
 from reprise.files import written_whole
 
-__all__ = ["export_web"]
+__all__ = ["export_web", "external_references"]
+
+ATTRIBUTES = {
+    "src",
+    "href",
+    "srcset",
+    "action",
+    "formaction",
+    "poster",
+    "data",
+    "background",
+    "ping",
+    "cite",
+    "manifest",
+}
+OUTWARD = re.compile(
+    r"@import\b[^;]*|url\(\s*[\"']?(?!#|data:|blob:)[^)]*\)|\b(?:fetch|importScripts|import|require)\s*\([^)]*\)"
+    r"|\bnew\s+(?:XMLHttpRequest|WebSocket|EventSource|WebTransport|Worker|SharedWorker|Image)\b"
+    r"|\bsendBeacon\b|\bserviceWorker\b|\.(?:src|href)\s*=[^=].*"
+)
 
 
 def export_web(
@@ -101,6 +121,44 @@ def export_web(
             f"cannot write the page to {folder} ({error.strerror}); give a folder you may write to"
         ) from error
     return path
+
+
+def external_references(page: str) -> list[str]:
+    """Everything in a page that would make a browser ask for something else: none in a page of :func:`export_web`.
+
+    Counted are attributes that name files or addresses, and in styles and scripts ``url()``, ``@import`` and whatever
+    fetches. Places inside the page, ``data:`` and ``blob:`` are not outside it.
+
+    Args:
+        page: the text of an HTML file.
+
+    Example:
+        >>> external_references('<a href="#top">up</a><img src="a.png"><style>@import "b.css";</style>')
+        ['src=a.png', '@import "b.css"']
+    """
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        inside = ""
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            values = dict(attrs)
+            self.inside = tag if values.get("type") != "application/json" else ""
+            for name, value in attrs:
+                if name in ATTRIBUTES and not (value or "").startswith(("#", "data:", "blob:")):
+                    found.append(f"{name}={value}")
+                if name == "style":
+                    found.extend(OUTWARD.findall(value or ""))
+
+        def handle_data(self, data: str) -> None:
+            if self.inside in ("script", "style"):
+                found.extend(OUTWARD.findall(data))
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside = ""
+
+    Reader().feed(page)
+    return found
 
 
 def _bytes(samples: Tensor) -> Tensor:

@@ -151,7 +151,8 @@ class Trace:
     def ranges(self, scale: str = "unit") -> list[float]:
         """The range R of the colours of every column: white is 0, and the deepest colours are -R/2 and R/2.
 
-        R is 2 (0.1 + max|v|), the maximum rounded half up to three digits, over the outputs of a layer with weights; what follows up to the next of them shares it. Input and output have 1.
+        R is 2 (0.1 + max|v|), the maximum rounded half up to three digits, over the outputs of a layer with weights;
+        what follows up to the next of them shares it. Input and output have 1.
 
         Args:
             scale: "unit" (each convolution by itself), "module" (one range up to and with each pool) or "global".

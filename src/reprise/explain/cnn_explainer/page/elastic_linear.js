@@ -3,6 +3,7 @@
 import { cssColour, weightScale } from "./colours.js";
 import { format, h, sharpContext } from "./dom.js";
 import { curve, elasticFrame, frameCells, putAt, svg } from "./elastic.js";
+import { HEADER } from "./layout.js";
 import { flattenOrder } from "./network.js";
 
 const MOST_LINES = 600; // a longer vector is thinned out, but for its first and last channel
@@ -83,7 +84,6 @@ export class ElasticLinear {
           "aria-label": "Softmax. Enter shows its formula.",
           onclick: () => dispatch({ type: "softmax" }),
         },
-        "softmax",
       );
       this.frame.diagram.append(this.softmax);
     }
@@ -94,7 +94,7 @@ export class ElasticLinear {
     const place = drawn.findIndex((entry) => entry.index === this.index);
     const [left, right] = [layout.columns[place - 1], layout.columns[place]];
     const { cell, bottom } = layout;
-    const top = 50;
+    const top = HEADER;
     const height = bottom - top - 8;
     const room = right.x - left.x - cell;
     const x = left.x + cell + room * 0.3 - WIDTH / 2;
@@ -102,12 +102,16 @@ export class ElasticLinear {
     const y = Math.min(bottom - 40, Math.max(top + 24, target.y + target.height / 2));
     const end = { x: right.x - 2, y: target.y + target.height / 2 };
     const signs = end.x - x - WIDTH;
-    const sum = { x: x + WIDTH + signs * (this.isLast ? 0.48 : 0.6), y };
+    const chip = signs < 170 ? 26 : 62; // the softmax sign is short where there is little room
+    const sum = { x: x + WIDTH + (signs - (this.isLast ? chip : 0)) * 0.6, y };
     Object.assign(this, { left, cell, geometry: { x, top, height, sum } });
     putAt(this.strip, x, top, WIDTH, height);
     putAt(this.sum, sum.x - 10, y - 10, 20);
     Object.assign(this.bias.style, { left: `${sum.x}px`, top: `${y + 14}px` });
-    if (this.softmax) putAt(this.softmax, end.x - 66, y - 13, 62, 26);
+    if (this.softmax) {
+      this.softmax.textContent = chip < 62 ? "σ" : "softmax";
+      putAt(this.softmax, end.x - chip - 4, y - 13, chip, 26);
+    }
     this.last.setAttribute("d", curve(sum, end));
     this.#paintStrip();
     this.#paintBands();
@@ -124,10 +128,11 @@ export class ElasticLinear {
     });
     const web = sharpContext(this.web, this.overview.layout.width, this.overview.layout.height);
     web.lineWidth = 0.7;
-    web.globalAlpha = 0.7;
     const every = Math.max(1, Math.ceil(this.lines.length / MOST_LINKS));
     for (let row = 0; row < this.lines.length; row += every) {
-      web.strokeStyle = cssColour(this.weightColours, this.weights[this.lines[row]]);
+      const weight = this.weights[this.lines[row]];
+      web.strokeStyle = cssColour(this.weightColours, weight);
+      web.globalAlpha = 0.1 + (0.9 * Math.abs(weight)) / this.weightColours.high;
       web.beginPath();
       web.moveTo(x + WIDTH, top + (row + 0.5) * step);
       web.lineTo(sum.x, sum.y);

@@ -1,10 +1,12 @@
 /** Where the columns stand. Pure arithmetic on sizes, so that it can be read and tested by itself. */
 
-const HEADER = 50; // pixels above the first neuron, for the name and size of the layer
+export const HEADER = 60; // pixels above the first neuron, for the name and size of the layer
 const LEGEND = 44; // below the last, for the legends
 const ROW_GAP = 8;
 const MARGIN = 10; // left and right of all columns
-const OUTPUT = 148; // width of class names, bars and values
+const OUTPUT = 148; // width of class names, bars and values; less on narrow screens
+const OUTPUT_NARROW = 104;
+const NARROW = 480;
 const WIDEST = 760; // of an elastic view, both columns included
 const MAPS_AT_FULL_SIZE = 12; // beyond as many maps in a column they are drawn smaller
 
@@ -17,17 +19,18 @@ const MAPS_AT_FULL_SIZE = 12; // beyond as many maps in a column they are drawn 
 export function layOut(columns, available, opened) {
   const most = Math.max(1, ...columns.filter(({ kind }) => kind === "maps").map(({ maps }) => maps));
   const inner = columns.length - 1;
-  const room = (available - OUTPUT - 2 * MARGIN) / inner; // of one column and the gap behind it
+  const output = available < NARROW ? OUTPUT_NARROW : OUTPUT;
+  const room = (available - output - 2 * MARGIN) / inner; // of one column and the gap behind it
   const cell = Math.round(Math.min(most > MAPS_AT_FULL_SIZE ? 30 : 42, Math.max(26, room * 0.5)));
   const gap = Math.min(90, Math.max(18, room - cell));
   const outputs = columns.at(-1).maps;
   const body = Math.max(most * (cell + ROW_GAP), outputs * 24, 6 * (cell + ROW_GAP));
-  const natural = inner * (cell + gap) + OUTPUT + 2 * MARGIN;
+  const natural = inner * (cell + gap) + output + 2 * MARGIN;
   const start = MARGIN + Math.max(0, (available - natural) / 2);
 
   const placed = columns.map(({ maps, kind }, index) => ({
     x: start + index * (cell + gap),
-    width: kind === "output" ? OUTPUT : cell,
+    width: kind === "output" ? output : cell,
     pitch: cell + gap,
     aside: opened !== null && index !== opened && index !== opened - 1,
     rows: rowsOf(maps, kind, cell, body),
@@ -55,7 +58,7 @@ function rowsOf(maps, kind, cell, body) {
 /** Push a column and all behind it away from those before, and centre the room between them. */
 function spread(placed, opened, available) {
   const [before, after] = [placed[opened - 1], placed[opened]];
-  const whole = Math.min(available - 8, WIDEST);
+  const whole = Math.min(available - 2 * MARGIN, WIDEST);
   const left = (available - whole) / 2;
   const [shiftLeft, shiftRight] = [left - before.x, left + whole - after.width - after.x];
   placed.forEach((column, index) => {

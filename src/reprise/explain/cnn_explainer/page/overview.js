@@ -56,13 +56,13 @@ export class Overview {
     const { layer, kind, maps } = entry;
     const size = column.shape.length === 1 ? `${maps}` : `${column.shape[1]}×${column.shape[2]}×${maps}`;
     const label = h("a", { href: `#${ARTICLE[layer.kind]}` });
-    layer.label.split("_").forEach((part, place) => label.append(...(place ? ["_", h("wbr"), part] : [part])));
+    label.append(...layer.label.split("_").flatMap((part, place) => (place ? ["_", h("wbr"), part] : [part])));
     const nodes = Array.from({ length: kind === "strip" ? 1 : maps }, (_, neuron) => this.#node(entry, neuron));
     nodes[0].tabIndex = 0;
     const element = h(
       "div",
       { class: `column ${kind}`, role: "group", "aria-label": `${layer.label}, ${size}` },
-      h("div", { class: "label" }, label, h("small", { class: "detail" }, size)),
+      h("div", { class: "label" }, label, h("small", { class: "detail" }, ...breakable(size))),
       ...nodes,
     );
     return { element, nodes };
@@ -238,4 +238,10 @@ export class Overview {
     const { nodes } = this.groups[place - 1];
     for (const { from } of into) nodes[Math.min(from, nodes.length - 1)].classList.add("source");
   }
+}
+
+/** A size that may break before its last factor. */
+function breakable(size) {
+  const cut = Math.max(0, size.lastIndexOf("×"));
+  return [size.slice(0, cut), h("wbr"), size.slice(cut)];
 }
