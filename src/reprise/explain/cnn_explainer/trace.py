@@ -228,8 +228,8 @@ def trace(model: nn.Module | Network, image: Tensor) -> Trace:
     batch = image[None] if image.ndim == 3 else image
     if batch.ndim != 4 or len(batch) != 1:
         raise ValueError(f"a trace is of one picture (C, S, S), not {tuple(image.shape)}")
-    if not batch.isfinite().all():
-        raise ValueError("the picture has values that are not finite")
+    if not batch.is_floating_point() or not batch.isfinite().all():
+        raise ValueError(f"a picture must be finite floats, not {batch.dtype} with what came; divide bytes by 255")
     network = model if isinstance(model, Network) else read_network(model)
     batch = batch.detach().float().cpu()
     outputs = network.outputs(batch)
