@@ -41,9 +41,23 @@ export class App {
 
   #toolbar() {
     const choices = Object.entries(SCALES).map(([mode, label]) =>
-      h("label", {}, h("input", { type: "radio", name: "scale", value: mode, checked: mode === this.mode, onchange: () => this.#rescale(mode) }), h("span", {}, label)),
+      h(
+        "label",
+        {},
+        h("input", {
+          type: "radio",
+          name: "scale",
+          value: mode,
+          checked: mode === this.mode,
+          onchange: () => this.#rescale(mode),
+        }),
+        h("span", {}, label),
+      ),
     );
-    const detail = h("input", { type: "checkbox", onchange: () => this.root.classList.toggle("detailed", detail.checked) });
+    const detail = h("input", {
+      type: "checkbox",
+      onchange: () => this.root.classList.toggle("detailed", detail.checked),
+    });
     this.controls = h(
       "fieldset",
       { class: "scales" },

@@ -4,7 +4,7 @@ import { Clock } from "./clock.js";
 import { cssColour, widerScale, weightScale } from "./colours.js";
 import { format, h } from "./dom.js";
 import { curve, elasticFrame, frameCells, putAt, svg } from "./elastic.js";
-import { intermediates, kernelOf } from "./network.js";
+import { intermediates, kernelOf, kernelsOf } from "./network.js";
 import { paint, planeOfColumn } from "./matrix.js";
 
 const TICK = 250; // milliseconds
@@ -20,10 +20,14 @@ export class ElasticConv {
     this.scale = widerScale(scales[index], index > 1 ? scales[index - 1] : scales[index]);
     this.parts = intermediates(column, neuron);
     this.output = planeOfColumn(column, neuron);
-    this.clock = new Clock(() => this.#advance(), TICK, (running) => {
-      this.toggle.textContent = running ? "Pause" : "Play";
-      this.frame?.diagram.classList.toggle("flowing", running);
-    });
+    this.clock = new Clock(
+      () => this.#advance(),
+      TICK,
+      (running) => {
+        this.toggle.textContent = running ? "Pause" : "Play";
+        this.frame?.diagram.classList.toggle("flowing", running);
+      },
+    );
     this.toggle = h("button", { type: "button", onclick: () => this.#toggle() }, "Play");
     this.frame = this.#frame(dispatch);
     this.#draw(dispatch);
@@ -55,7 +59,7 @@ export class ElasticConv {
   #draw(dispatch) {
     const { layer, neuron } = this;
     const kernels = this.parts.map((_, channel) => kernelOf(layer, neuron, channel));
-    const colours = weightScale(layer.weight.subarray(neuron * layer.in * layer.kernel ** 2).subarray(0, layer.in * layer.kernel ** 2));
+    const colours = weightScale(kernelsOf(layer, neuron));
     this.rows = this.parts.map((_, channel) => {
       const kernel = h("canvas", {
         class: "map kernel",

@@ -43,10 +43,18 @@ export class ElasticLinear {
         h(
           "ol",
           {},
-          h("li", {}, `The ${this.maps ? "maps are laid out as one vector" : "vector has"} of ${count} numbers.${shown}`),
+          h(
+            "li",
+            {},
+            `${this.maps ? "The maps are laid out as one vector of" : "The vector has"} ${count} numbers.${shown}`,
+          ),
           h("li", {}, this.isLast ? `${sum}, the logit.` : `${sum}.`),
           this.isLast
-            ? h("li", {}, `Softmax turns the logits of all classes into probabilities: here ${format(probabilities[neuron], 4)}.`)
+            ? h(
+                "li",
+                {},
+                `Softmax turns the logits of all classes into probabilities: here ${format(probabilities[neuron], 4)}.`,
+              )
             : null,
         ),
         this.readout,
@@ -76,15 +84,12 @@ export class ElasticLinear {
     this.frame.links.append(this.bands, this.last, this.chosen);
     this.frame.diagram.append(this.web, this.strip, this.mark, this.sum, this.bias);
     if (this.isLast) {
-      this.softmax = h(
-        "button",
-        {
-          type: "button",
-          class: "softmax",
-          "aria-label": "Softmax. Enter shows its formula.",
-          onclick: () => dispatch({ type: "softmax" }),
-        },
-      );
+      this.softmax = h("button", {
+        type: "button",
+        class: "softmax",
+        "aria-label": "Softmax. Enter shows its formula.",
+        onclick: () => dispatch({ type: "softmax" }),
+      });
       this.frame.diagram.append(this.softmax);
     }
   }
@@ -219,7 +224,7 @@ export class ElasticLinear {
 /** The numbers of a vector that are drawn, map after map: all, or the first and last map in full and others thinned. */
 function linesOf(vector, maps) {
   const { length } = vector.values;
-  let lines = Array.from({ length }, (_, index) => index);
+  const lines = Array.from({ length }, (_, index) => index);
   if (maps) {
     const order = flattenOrder(vector.layer, maps.shape);
     lines.sort((a, b) => order[a] - order[b]);

@@ -50,7 +50,11 @@ const KINDS = {
       const terms = patch.map((value, index) => [value ?? 0, kernel[index]]);
       const cells = terms.map(([value, weight]) =>
         numberCell(view.inputScale, value, format(value), [
-          h("span", { class: "weight", style: `border-color: ${cssColour(view.kernelScale, weight)}` }, `× ${format(weight)}`),
+          h(
+            "span",
+            { class: "weight", style: `border-color: ${cssColour(view.kernelScale, weight)}` },
+            `× ${format(weight)}`,
+          ),
         ]),
       );
       const sum = terms.reduce((total, [value, weight]) => total + value * weight, 0);
@@ -80,7 +84,8 @@ const KINDS = {
       const top = Math.max(...patch.map((value) => value ?? -Infinity));
       const first = patch.indexOf(top);
       const cells = patch.map((value, index) => {
-        const cell = value === null ? h("span", { class: "number padding" }) : numberCell(view.inputScale, value, format(value));
+        const cell =
+          value === null ? h("span", { class: "number padding" }) : numberCell(view.inputScale, value, format(value));
         cell.classList.toggle("chosen", index === first);
         return cell;
       });

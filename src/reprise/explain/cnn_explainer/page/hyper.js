@@ -92,9 +92,19 @@ export class HyperWidget {
     const whole = size + 2 * padding;
     const [row, col] = this.side ? [Math.floor(this.at / this.side), this.at % this.side] : [0, 0];
     const inner = (y, x) => y >= padding && x >= padding && y < whole - padding && x < whole - padding;
-    this.#grid(this.before, whole, (y, x) => (inner(y, x) ? "--cell" : "--cell-padding"), this.side && { row: row * stride, col: col * stride, size: kernel });
+    this.#grid(
+      this.before,
+      whole,
+      (y, x) => (inner(y, x) ? "--cell" : "--cell-padding"),
+      this.side && { row: row * stride, col: col * stride, size: kernel },
+    );
     this.after.hidden = this.side === null;
-    if (this.side) this.#grid(this.after, this.side, (y, x) => (y * this.side + x <= this.at ? "--cell-done" : "--cell"), { row, col, size: 1 });
+    if (this.side)
+      this.#grid(this.after, this.side, (y, x) => (y * this.side + x <= this.at ? "--cell-done" : "--cell"), {
+        row,
+        col,
+        size: 1,
+      });
   }
 
   #grid(canvas, side, colour, frame) {

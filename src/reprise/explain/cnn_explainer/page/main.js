@@ -9,8 +9,21 @@ import { forward, intermediates, normalise, readNetwork, softmax, widgetOutputSi
 import { channelsOf, cropPlan } from "./pictures.js";
 
 const explainer = {
-  OVERVIEW, Clock, advance, channelsOf, cropPlan, elasticOf, formulaOf, forward, hyperLimits, intermediates, normalise,
-  rangesOf, readNetwork, softmax, widgetOutputSize,
+  OVERVIEW,
+  Clock,
+  advance,
+  channelsOf,
+  cropPlan,
+  elasticOf,
+  formulaOf,
+  forward,
+  hyperLimits,
+  intermediates,
+  normalise,
+  rangesOf,
+  readNetwork,
+  softmax,
+  widgetOutputSize,
 };
 globalThis.cnnExplainer = explainer;
 

@@ -106,6 +106,12 @@ export function kernelOf(layer, filter, channel) {
   return layer.weight.subarray(start, start + area);
 }
 
+/** All kernels of a filter, one after the other. */
+export function kernelsOf(layer, filter) {
+  const length = layer.in * layer.kernel ** 2;
+  return layer.weight.subarray(filter * length, (filter + 1) * length);
+}
+
 /**
  * Add the correlation of a plane with a kernel to `sum`. Padding is never copied: taps outside are skipped. Row by row,
  * so that the sums of a row stay in the processor's cache for all its taps.

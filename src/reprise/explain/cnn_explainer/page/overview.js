@@ -172,7 +172,8 @@ export class Overview {
     let place = 0;
     while (place < this.drawn.length - 1) {
       const scale = scales[this.drawn[place].index];
-      const same = (other) => scales[this.drawn[other].index].high === scale.high && this.drawn[other].kind !== "output";
+      const same = (other) =>
+        scales[this.drawn[other].index].high === scale.high && this.drawn[other].kind !== "output";
       let end = place;
       while (end + 1 < this.drawn.length - 1 && place > 0 && same(end + 1)) end++;
       const marks = scale.low < 0 ? [scale.low, 0, scale.high] : [scale.low, scale.high];

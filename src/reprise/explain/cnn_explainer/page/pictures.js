@@ -3,7 +3,8 @@
 import { h } from "./dom.js";
 
 const UNREADABLE = "This is not a picture that the browser can read. Try a PNG or JPEG file.";
-const ADDRESS = "This is only the address of a picture, and this page fetches nothing. Save the picture, then choose the file.";
+const ADDRESS =
+  "This is only the address of a picture, and this page fetches nothing. Save the picture, then choose the file.";
 const NOTHING = "There was no picture in what was pasted or dropped.";
 
 /**
@@ -62,9 +63,30 @@ export class Pictures {
     this.buttons = network.samples.map(({ name, pixels }) => {
       const canvas = h("canvas", { class: "map" });
       drawBytes(canvas, pixels, network);
-      return h("button", { type: "button", class: "sample", title: name, "aria-label": `Picture: ${name}`, onclick: (event) => this.#choose(pixels, name, event.currentTarget) }, canvas);
+      return h(
+        "button",
+        {
+          type: "button",
+          class: "sample",
+          title: name,
+          "aria-label": `Picture: ${name}`,
+          onclick: (event) => this.#choose(pixels, name, event.currentTarget),
+        },
+        canvas,
+      );
     });
-    this.add = h("button", { type: "button", class: "sample add", hidden: !this.own, "aria-label": "Your own picture", title: "Your own picture", onclick: () => this.#open() }, "+");
+    this.add = h(
+      "button",
+      {
+        type: "button",
+        class: "sample add",
+        hidden: !this.own,
+        "aria-label": "Your own picture",
+        title: "Your own picture",
+        onclick: () => this.#open(),
+      },
+      "+",
+    );
     this.fieldset = h("fieldset", { class: "pictures" }, h("legend", {}, "Picture"), ...this.buttons, this.add);
     this.#mark(this.buttons[0]);
     this.dialog = this.#dialog();
@@ -72,14 +94,22 @@ export class Pictures {
   }
 
   #dialog() {
-    const input = h("input", { type: "file", accept: "image/*", onchange: () => input.files[0] && this.#take(() => input.files[0]) });
+    const input = h("input", {
+      type: "file",
+      accept: "image/*",
+      onchange: () => input.files[0] && this.#take(() => input.files[0]),
+    });
     this.input = input;
     this.error = h("p", { class: "error", role: "alert" });
     const dialog = h(
       "dialog",
       { class: "own", "aria-label": "Your own picture", onclick: (event) => event.target === dialog && dialog.close() },
       h("h2", {}, "Your own picture"),
-      h("p", {}, "Choose a file, drop one here, or paste a picture. It stays in your browser. Its middle is cut out as a square."),
+      h(
+        "p",
+        {},
+        "Choose a file, drop one here, or paste a picture. It stays in your browser. Its middle is cut out as a square.",
+      ),
       h("p", {}, h("label", { class: "button file" }, "Choose a file", input)),
       this.error,
       h("p", {}, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel")),
@@ -140,7 +170,8 @@ function drawBytes(canvas, bytes, { size, channels }) {
   const picture = context.createImageData(size, size);
   const area = size * size;
   for (let pixel = 0; pixel < area; pixel++) {
-    for (let part = 0; part < 3; part++) picture.data[4 * pixel + part] = bytes[channels === 3 ? part * area + pixel : pixel];
+    for (let part = 0; part < 3; part++)
+      picture.data[4 * pixel + part] = bytes[channels === 3 ? part * area + pixel : pixel];
     picture.data[4 * pixel + 3] = 255;
   }
   context.putImageData(picture, 0, 0);

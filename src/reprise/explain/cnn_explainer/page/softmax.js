@@ -13,7 +13,12 @@ export class SoftmaxFormula {
     const [low, high] = [Math.min(...logits), Math.max(...logits)];
     const scale = scaleOf("orange", low - (high - low) * 0.1 - 1e-9, high + 1e-9);
     const toggle = h("button", { type: "button", "aria-label": "Play", onclick: () => this.#toggle() }, "▶");
-    const frame = formulaDialog({ title: `Softmax of ${network.classes[neuron]}`, article: "softmax", buttons: [toggle], dispatch });
+    const frame = formulaDialog({
+      title: `Softmax of ${network.classes[neuron]}`,
+      article: "softmax",
+      buttons: [toggle],
+      dispatch,
+    });
     Object.assign(this, { frame, shown: logits.length });
     this.clock = new Clock(
       () => this.#next(),
@@ -24,7 +29,11 @@ export class SoftmaxFormula {
       },
     );
     this.pairs = Array.from(logits, (logit, index) => this.#pair(index, logit, scale, network.classes[index]));
-    const own = h("span", { class: "term own", style: chipStyle(scale, logits[neuron]) }, `exp(${format(logits[neuron])})`);
+    const own = h(
+      "span",
+      { class: "term own", style: chipStyle(scale, logits[neuron]) },
+      `exp(${format(logits[neuron])})`,
+    );
     own.addEventListener("pointerenter", () => this.#light(neuron));
     const plus = () => h("span", { class: "plus" }, " + ");
     const sum = this.pairs.flatMap(({ term }, index) => (index ? [plus(), term] : [term]));
@@ -56,7 +65,12 @@ export class SoftmaxFormula {
       onfocus: () => this.#light(index),
     };
     return {
-      logit: h("span", { class: "logit", role: "listitem", ...attributes, title: name }, h("b", {}, name), format(value)),
+      logit: h(
+        "span",
+        { class: "logit", role: "listitem", ...attributes, title: name },
+        h("b", {}, name),
+        format(value),
+      ),
       term: h("span", { class: "term", ...attributes, title: name }, `exp(${format(value)})`),
     };
   }
