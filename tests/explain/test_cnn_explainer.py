@@ -657,18 +657,20 @@ def test_the_whole_map_is_revealed_in_the_end(opened):
 
 @pytest.mark.parametrize(("layer", "view", "sentence"), [(2, "formula-relu", "0"), (5, "formula-pool", "largest")])
 def test_relu_and_pool_open_as_formulas(opened, layer, view, sentence):
+    opened.emulate(1280, still=False)
     opened.node(layer, 3).click()
-    assert opened.view == view and sentence in opened.find(".sentence").text
-    opened.driver.execute_script("cnnExplainer.app.formula.view.show(95)")
+    assert opened.view == view and sentence in opened.find(".sentence").text and opened.clocks == 1
+    opened.driver.execute_script("const { view } = cnnExplainer.app.formula; view.clock.stop(); view.show(95)")
     value = opened.js("app.columns[arguments[0]].values[3 * app.columns[arguments[0]].shape[1] ** 2 + 95]", layer)
     assert float(opened.find(".result").text.replace("\u2212", "-")) == pytest.approx(value, abs=0.00501)
     opened.click('[aria-label="Next map"]')
-    assert opened.js("app.state.neuron") == 4
+    assert opened.js("app.state.neuron") == 4 and opened.clocks == 1
     opened.click("dialog .close")
     assert opened.view == "overview" and opened.clocks == 0
 
 
 def test_from_a_class_to_softmax_and_back(opened):
+    opened.emulate(1280, still=False)
     opened.node(12, 7).click()
     assert opened.view == "elastic-linear"
     strip = opened.find(".strip-lines")
@@ -679,13 +681,16 @@ def test_from_a_class_to_softmax_and_back(opened):
     weight = opened.js("app.columns[12].layer.weight[7 * 1690 + 10]")  # row, column, channel: the second pixel of map 1
     assert values[1] == pytest.approx(weight, abs=6e-5)
     opened.click(".softmax")
-    assert opened.view == "formula-softmax"
+    assert opened.view == "formula-softmax" and opened.clocks == 1
     terms = opened.js("Array.from(document.querySelectorAll('.denominator .term'), (term) => term.textContent)")
     logits = [float(term[4:-1].replace("\u2212", "-")) for term in terms]
     shown = float(opened.find(".equals output").text)
     assert math.exp(logits[7]) / sum(map(math.exp, logits)) == pytest.approx(shown, abs=0.01)
+    opened.click('[aria-label="Pause"]')
     opened.driver.execute_script("document.querySelectorAll('.logit')[2].focus()")
     assert opened.js("Array.from(document.querySelectorAll('.lit'), (chip) => chip.title)") == ["class 2"] * 2
+    opened.click('[aria-label="Play"]')
+    assert opened.clocks == 1
     opened.press(ESCAPE, ESCAPE)
     assert opened.view == "overview" and opened.clocks == 0
 
