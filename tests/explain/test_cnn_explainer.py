@@ -192,6 +192,30 @@ def test_other_networks(name):
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
+class Flattens(nn.Module):
+    """A network that flattens in any way that people write."""
+
+    def __init__(self, flatten):
+        super().__init__()
+        self.flatten, self.conv, self.head = flatten, nn.Conv2d(1, 2, 3), nn.Linear(18, 3)
+
+    def forward(self, x):
+        return self.head(self.flatten(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda x: x.view(x.size(0), -1), lambda x: x.reshape(x.shape[0], -1), lambda x: torch.flatten(x, 1),
+        lambda x: x.view(-1, 18), lambda x: x.flatten(start_dim=1),
+        lambda x: x.permute(0, 2, 3, 1).contiguous().view(x.size(0), -1),
+    ],
+)  # fmt: skip
+def test_ways_to_flatten(flatten):
+    net, x = Flattens(flatten), torch.rand(1, 5, 5)
+    torch.testing.assert_close(trace(net, x).logits, net(x[None])[0].detach())
+
+
 class Branches(nn.Module):
     def __init__(self):
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -92,10 +92,6 @@ class Network:
             found.append(x)
         return found
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """(N, K) class probabilities."""
-        return self.outputs(images)[-1].softmax(1)
-
 
 def read_network(model: nn.Module) -> Network:
     """Read a module that is a chain of the layers that can be drawn.
@@ -150,10 +146,11 @@ def _as_root(model: nn.Module) -> nn.Module:
 
 def _chain(graph: fx.Graph, model: nn.Module) -> list[fx.Node]:
     """The operations between input and output, each with the one before it as its only input."""
-    nodes = [node for node in graph.nodes if node.op != "output"]
+    # Sizes, as in x.view(x.size(0), -1), are asked for beside the chain.
+    nodes = [node for node in graph.nodes if node.op != "output" and node.target not in SIZES]
     result = next(node for node in graph.nodes if node.op == "output").args[0]
     for before, node in pairwise(nodes):
-        if node.all_input_nodes != [before]:
+        if [source for source in node.all_input_nodes if source.target not in SIZES] != [before]:
             raise ValueError(
                 f"{type(model).__name__} is no chain: {node.name!r} takes "
                 f"{', '.join(repr(source.name) for source in node.all_input_nodes) or 'no layer'} where only "
@@ -170,8 +167,10 @@ FUNCTIONS: dict[Any, str] = {
     torch.flatten: "flatten", "flatten": "flatten", "permute": "permute", torch.permute: "permute",
     F.softmax: "softmax", torch.softmax: "softmax", "softmax": "softmax",
     F.log_softmax: "log_softmax", torch.log_softmax: "log_softmax", "log_softmax": "log_softmax",
+    "view": "reshape", "reshape": "reshape", torch.reshape: "reshape",
     F.dropout: "identity", F.dropout2d: "identity", "contiguous": "identity",
 }  # fmt: skip
+SIZES = ("size", getattr, operator.getitem)
 MODULES: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.Flatten: "flatten", nn.Linear: "linear",
     nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax",
@@ -181,6 +180,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {  # names of the arguments of function
     "pool": ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
     "flatten": ("start_dim", "end_dim"),
     "permute": ("dims",),
+    "reshape": ("shape",),
     "softmax": ("dim",),
     "log_softmax": ("dim",),
 }
@@ -195,7 +195,7 @@ def _meaning(node: fx.Node, model: nn.Module) -> tuple[str, Any, str]:
     target = node.target
     kind = FUNCTIONS.get(target, getattr(target, "__name__", str(target)))
     values = node.args[1:]
-    if kind == "permute" and len(values) > 1:  # dims one by one
+    if kind in ("permute", "reshape") and len(values) > 1:  # one by one
         values = (tuple(values),)
     return kind, dict(zip(SIGNATURES.get(kind, ()), values, strict=False)) | dict(node.kwargs), node.name
 
@@ -243,6 +243,10 @@ def _make(kind: str, given: Any, name: str, place: int) -> Layer | str | None:
         if tuple(get("dims", ())) != (0, 2, 3, 1):
             raise refuse("of permutations, only (0, 2, 3, 1) before a flatten can")
         return Layer(name, kind)
+    if kind == "reshape":
+        if len(get("shape", ())) != 2:
+            raise refuse(f"it must make vectors (N, ...), not {tuple(get('shape', ()))}")
+        return Layer(name, "flatten")
     if kind == "flatten":
         default = 1 if isinstance(given, nn.Flatten) else 0
         if get("start_dim", default) != 1 or get("end_dim", -1) not in (-1, 3):
@@ -283,13 +287,9 @@ def _copy(weight: Tensor, name: str, place: int) -> Tensor:
 
 
 def _check_fit(layer: Layer, x: Tensor) -> None:
-    checks: dict[str, Callable[[], bool]] = {
-        "conv": lambda: x.shape[1] == layer.weight.shape[1],  # type: ignore[union-attr]
-        "linear": lambda: x.shape[1] == layer.weight.shape[1],  # type: ignore[union-attr]
-    }
-    if layer.kind in checks and not checks[layer.kind]():
-        wanted = layer.weight.shape[1]  # type: ignore[union-attr]
-        raise ValueError(f"it takes {wanted} {'channels' if layer.kind == 'conv' else 'numbers'}, not {x.shape[1]}")
+    if layer.weight is not None and x.shape[1] != layer.weight.shape[1]:
+        things = "channels" if layer.kind == "conv" else "numbers"
+        raise ValueError(f"it takes {layer.weight.shape[1]} {things}, not {x.shape[1]}")
 
 
 def _shape(x: Tensor) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -126,7 +125,7 @@ class Trace:
                 return column
         raise ValueError(f"there is no layer {name!r}; there are {', '.join(column.name for column in self.columns)}")
 
-    @cached_property
+    @property
     def logits(self) -> Tensor:
         """(K,) numbers before the softmax."""
         return self.columns[-1].output

@@ -31,8 +31,8 @@ export class ElasticConv {
     this.toggle = h("button", { type: "button", onclick: () => this.#toggle() }, "Play");
     this.frame = this.#frame(dispatch);
     this.#draw(dispatch);
-    this.#show();
     this.clock.startUnlessStill();
+    this.#show();
   }
 
   #frame(dispatch) {
