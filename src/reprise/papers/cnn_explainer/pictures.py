@@ -45,7 +45,7 @@ def _show_maps(part: SubFigure, file: Path) -> None:
                 low, high, colours = (0, 1, "gray") if place == 0 else (-top, top, "RdBu")
                 axes.imshow(values[row - first], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
                 shown.append(axes)
-        grid[0, place].set_title(name.replace("_", " ", 1).replace("_", "."), fontsize=8)
+        grid[0, place].set_title(name, fontsize=8)
         _connect(part, before, shown, every=name.startswith("conv"))
         before = shown
     for axes in grid[1:, -1]:
@@ -76,14 +76,11 @@ def _accuracy(axes: Axes, results: Any) -> None:
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
         axes.plot(place + spread, values, "o", color=COLOURS[arm], alpha=0.7, markersize=5)
         axes.hlines(np.mean(values), place - 0.28, place + 0.28, color=COLOURS[arm], linewidth=2)
-    sizes = [f"{np.mean(list(results.values(arm, 'parameters').values())):,.0f}" for arm in arms]
+    sizes = [np.mean(list(results.values(arm, "parameters").values())) for arm in arms]
     names = {"tiny_vgg": "Tiny VGG", "one_conv": "one\nconvolution", "softmax": "softmax\nregression"}
-    axes.set_xticks(
-        range(len(arms)),
-        [f"{names[arm]}\n{size} parameters" for arm, size in zip(arms, sizes, strict=True)],
-        fontsize=8,
-    )
-    axes.set(xlim=(-0.6, len(arms) - 0.4), ylabel="test accuracy (%)")
+    labels = [f"{names[arm]}\n({size:,.0f})" for arm, size in zip(arms, sizes, strict=True)]
+    axes.set_xticks(range(len(arms)), labels, fontsize=8)
+    axes.set(xlim=(-0.6, len(arms) - 0.4), xlabel="net (parameters)", ylabel="test accuracy (%)")
     axes.set_title("A dot per seed, a bar at the mean", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)

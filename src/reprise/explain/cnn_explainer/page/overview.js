@@ -72,7 +72,7 @@ export class Overview {
     const { kind, index, layer } = entry;
     const open = () => {
       if (layer.kind !== "input") {
-        this.dispatch({ type: "open", kind: layer.kind, layer: index, neuron: Number(node.dataset.neuron) });
+        this.dispatch({ type: "open", kind: layer.kind, layer: index, neuron: neuronOf(node) });
       }
     };
     const content = {
@@ -91,33 +91,45 @@ export class Overview {
         class: "node",
         tabindex: "-1",
         "data-neuron": neuron,
-        onclick: (event) => {
-          if (kind === "strip" && event.detail) {
-            const box = node.getBoundingClientRect(); // of a strip the neuron under the pointer is meant
-            const share = (event.clientY - box.top) / box.height;
-            node.dataset.neuron = Math.min(entry.maps - 1, Math.max(0, Math.floor(share * entry.maps)));
-          }
-          open();
-        },
-        onpointerenter: () => this.highlight(entry, neuron),
+        onclick: open,
+        onpointerenter: () => this.highlight(entry, neuronOf(node)),
+        onpointermove: (event) => kind === "strip" && this.#mean(entry, node, neuronAt(event, node, entry.maps)),
         onpointerleave: () => this.highlight(null),
-        onfocus: () => this.highlight(entry, neuron),
+        onfocus: () => this.highlight(entry, neuronOf(node)),
         onblur: () => this.highlight(null),
-        onkeydown: (event) => this.#move(event, entry, neuron),
+        onkeydown: (event) => this.#move(event, entry, node),
       },
       ...content,
     );
     return node;
   }
 
+  /** Of a strip one neuron is meant at a time: the one under the pointer, or to which arrow keys went. */
+  #mean(entry, node, neuron) {
+    node.dataset.neuron = Math.min(entry.maps - 1, Math.max(0, neuron));
+    this.#describeStrip(entry, node);
+    this.highlight(entry, neuronOf(node));
+  }
+
+  #describeStrip({ index, layer, maps }, node) {
+    const neuron = neuronOf(node);
+    const value = format(this.columns[index].values[neuron], 4);
+    node.title = `${layer.label}, neuron ${neuron + 1} of ${maps}: ${value}`;
+    node.ariaLabel = `${node.title}. Enter ${DOES[layer.kind]}.`;
+  }
+
   /** Arrow keys: up and down inside a column, left and right to the next. Tab goes from column to column. */
-  #move(event, entry, neuron) {
+  #move(event, entry, from) {
     const [down, right] =
       { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
     if (down === undefined) return;
     event.preventDefault();
+    if (entry.kind === "strip" && down) {
+      this.#mean(entry, from, neuronOf(from) + down);
+      return;
+    }
     const group = this.groups[this.drawn.indexOf(entry) + right];
-    const node = group?.nodes[Math.min(neuron + down, group.nodes.length - 1)];
+    const node = group?.nodes[Math.min(neuronOf(from) + down, group.nodes.length - 1)];
     if (!node) return;
     for (const other of group.nodes) other.tabIndex = other === node ? 0 : -1;
     node.focus();
@@ -131,12 +143,14 @@ export class Overview {
 
   /** Paint the outputs of a forward pass. */
   update(columns, scales, probabilities) {
-    this.drawn.forEach(({ kind, index, layer, maps }, place) => {
+    this.columns = columns;
+    this.drawn.forEach((entry, place) => {
+      const { kind, index, layer, maps } = entry;
       const { nodes } = this.groups[place];
       const column = columns[index];
       if (kind === "strip") {
         paint(nodes[0].firstChild, column.values, maps, 1, scales[index]);
-        nodes[0].ariaLabel = `${layer.label}: ${maps} numbers; a click on one ${DOES[layer.kind]}`;
+        this.#describeStrip(entry, nodes[0]);
         return;
       }
       if (kind === "output") {
@@ -233,7 +247,7 @@ export class Overview {
     for (const node of this.element.querySelectorAll(".node.source")) node.classList.remove("source");
     if (!entry) return;
     const place = this.drawn.indexOf(entry);
-    const into = this.edges.filter(({ column, to }) => column === place && (entry.kind === "strip" || to === neuron));
+    const into = this.edges.filter(({ column, to }) => column === place && to === neuron);
     drawEdges(this.hotLines, into, this.layout, this.drawn, { colour: "--edge-hot", width: 1, alpha: 1 });
     if (place === 0) return;
     const { nodes } = this.groups[place - 1];
@@ -245,4 +259,12 @@ export class Overview {
 function breakable(size) {
   const cut = Math.max(0, size.lastIndexOf("×"));
   return [size.slice(0, cut), h("wbr"), size.slice(cut)];
+}
+
+const neuronOf = (node) => Number(node.dataset.neuron);
+
+/** The neuron of a strip that a pointer is over. */
+function neuronAt(event, node, count) {
+  const box = node.getBoundingClientRect();
+  return Math.floor(((event.clientY - box.top) / box.height) * count);
 }
