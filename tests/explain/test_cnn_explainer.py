@@ -140,11 +140,11 @@ def test_ranges():
         nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(1), nn.Conv2d(1, 1, 1), nn.Flatten(),
         nn.Linear(1, 2),
     )  # fmt: skip
-    for layer, (weight, bias) in zip((net[0], net[2], net[5]), ((0, 1.2345), (0, -3.0), (0, 0.5)), strict=True):
+    for layer, (weight, bias) in zip((net[0], net[2], net[5]), ((0, 1.2345), (0, -3.0), (0, 0.0625)), strict=True):
         layer.weight.data.fill_(weight)
         layer.bias.data.fill_(bias)
     traced = trace(net, torch.zeros(1, 1, 1))
-    first, second, third = 2.67, 6.2, 1.2  # 1.2345 is rounded half up to 1.235
+    first, second, third = 2.67, 6.2, 0.326  # half up: 1.2345 to 1.235, and 0.0625 to 0.063, not to even
     for scale, expected in {
         "unit": [first] * 2 + [second] * 3 + [third] * 2,
         "module": [second] * 5 + [third] * 2,
