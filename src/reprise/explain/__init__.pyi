@@ -1,3 +1,10 @@
+from .cnn_explainer import (
+    export_web as export_web,
+    external_references as external_references,
+    intermediate as intermediate,
+    softmax_terms as softmax_terms,
+    trace as trace,
+)
 from .grad_cam import (
     GradCAM as GradCAM,
     GuidedGradCAM as GuidedGradCAM,

@@ -72,3 +72,8 @@ from .spartan import (
     WaveModulation as WaveModulation,
 )
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
+from .tiny_vgg import (
+    FlattenChannelsLast as FlattenChannelsLast,
+    TinyVGG as TinyVGG,
+    load_tfjs_weights as load_tfjs_weights,
+)

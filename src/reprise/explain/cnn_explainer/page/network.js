@@ -1,0 +1,191 @@
+/**
+ * The network: its weights, its forward pass, and the parts that one value is made of.
+ *
+ * A column is what one layer computed: { layer, shape, values, before }. Maps have the shape [channels, side, side] and
+ * lie channel after channel, row after row; vectors have the shape [length].
+ */
+
+/** The network from the JSON that the page carries; weights are 32-bit floats in base64. */
+export function readNetwork(data) {
+  const floats = new Float32Array(bytesOf(data.weights).buffer);
+  const part = (place) => place && floats.subarray(place[0], place[0] + place[1]);
+  return {
+    ...data,
+    weights: null,
+    layers: data.layers.map((layer) => ({ ...layer, weight: part(layer.weight), bias: part(layer.bias) })),
+    samples: data.samples.map(({ name, pixels }) => ({ name, pixels: bytesOf(pixels) })),
+  };
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+/** Bytes 0..255, channel after channel, as the network takes them. */
+export function normalise(network, bytes) {
+  const area = network.size ** 2;
+  const pixels = new Float32Array(bytes.length);
+  for (let index = 0; index < bytes.length; index++) {
+    const channel = Math.floor(index / area);
+    pixels[index] = (bytes[index] / 255 - network.mean[channel]) / network.std[channel];
+  }
+  return pixels;
+}
+
+/** Run the network layer by layer and keep every output, the picture first. */
+export function forward(network, pixels) {
+  const shape = [network.channels, network.size, network.size];
+  let column = { layer: { name: "input", label: "input", kind: "input" }, shape, values: pixels, before: null };
+  const columns = [column];
+  for (const layer of network.layers) {
+    column = { layer, before: column, ...APPLY[layer.kind](layer, column) };
+    columns.push(column);
+  }
+  return columns;
+}
+
+const APPLY = {
+  conv(layer, { shape, values }) {
+    const side = outputSide(shape[1], layer);
+    const result = new Float32Array(layer.out * side * side);
+    const sum = new Float64Array(side * side);
+    for (let filter = 0; filter < layer.out; filter++) {
+      sum.fill(layer.bias[filter]);
+      for (let channel = 0; channel < shape[0]; channel++) {
+        correlate(sum, side, planeOf(values, shape[1], channel), shape[1], kernelOf(layer, filter, channel), layer);
+      }
+      result.set(sum, filter * side * side);
+    }
+    return { shape: [layer.out, side, side], values: result };
+  },
+
+  relu: (_, { shape, values }) => ({ shape, values: values.map((value) => Math.max(0, value)) }),
+
+  pool(layer, { shape, values }) {
+    const side = outputSide(shape[1], layer);
+    const result = new Float32Array(shape[0] * side * side);
+    for (let channel = 0; channel < shape[0]; channel++) {
+      const plane = planeOf(values, shape[1], channel);
+      for (let row = 0; row < side; row++) {
+        for (let col = 0; col < side; col++) {
+          result[(channel * side + row) * side + col] = largest(plane, shape[1], row, col, layer);
+        }
+      }
+    }
+    return { shape: [shape[0], side, side], values: result };
+  },
+
+  flatten(layer, { shape, values }) {
+    const order = flattenOrder(layer, shape);
+    return { shape: [values.length], values: Float32Array.from(order, (index) => values[index]) };
+  },
+
+  linear(layer, { values }) {
+    const result = new Float32Array(layer.out);
+    for (let neuron = 0; neuron < layer.out; neuron++) {
+      let sum = layer.bias[neuron];
+      const start = neuron * values.length;
+      for (let index = 0; index < values.length; index++) sum += layer.weight[start + index] * values[index];
+      result[neuron] = sum;
+    }
+    return { shape: [layer.out], values: result };
+  },
+};
+
+function outputSide(side, { kernel, stride, padding }) {
+  return Math.floor((side + 2 * padding - kernel) / stride) + 1;
+}
+
+/** One channel of maps, without a copy. */
+export const planeOf = (values, side, channel) => values.subarray(channel * side * side, (channel + 1) * side * side);
+
+/** The kernel between one input channel and one filter. */
+export function kernelOf(layer, filter, channel) {
+  const area = layer.kernel ** 2;
+  const start = (filter * layer.in + channel) * area;
+  return layer.weight.subarray(start, start + area);
+}
+
+/** All kernels of a filter, one after the other. */
+export function kernelsOf(layer, filter) {
+  const length = layer.in * layer.kernel ** 2;
+  return layer.weight.subarray(filter * length, (filter + 1) * length);
+}
+
+/**
+ * Add the correlation of a plane with a kernel to `sum`. Padding is never copied: taps outside are skipped. Row by row,
+ * so that the sums of a row stay in the processor's cache for all its taps.
+ */
+function correlate(sum, side, plane, width, kernelValues, { kernel, stride, padding }) {
+  for (let row = 0; row < side; row++) {
+    const base = row * side;
+    for (let tapRow = 0; tapRow < kernel; tapRow++) {
+      const y = row * stride + tapRow - padding;
+      if (y < 0 || y >= width) continue;
+      for (let tapCol = 0; tapCol < kernel; tapCol++) {
+        const weight = kernelValues[tapRow * kernel + tapCol];
+        const first = Math.max(0, Math.ceil((padding - tapCol) / stride));
+        const last = base + Math.min(side - 1, Math.floor((width - 1 + padding - tapCol) / stride));
+        let source = y * width + first * stride + tapCol - padding;
+        for (let target = base + first; target <= last; target++, source += stride) {
+          sum[target] += weight * plane[source];
+        }
+      }
+    }
+  }
+}
+
+function largest(plane, width, row, col, { kernel, stride, padding }) {
+  let found = -Infinity;
+  for (let tapRow = 0; tapRow < kernel; tapRow++) {
+    const y = row * stride + tapRow - padding;
+    if (y < 0 || y >= width) continue;
+    for (let tapCol = 0; tapCol < kernel; tapCol++) {
+      const x = col * stride + tapCol - padding;
+      if (x >= 0 && x < width && plane[y * width + x] > found) found = plane[y * width + x];
+    }
+  }
+  return found;
+}
+
+/** For every number of a flatten column, where it lies among the maps: channel · side² + row · side + column. */
+export function flattenOrder(layer, [channels, side]) {
+  const area = side * side;
+  return Array.from({ length: channels * area }, (_, index) =>
+    layer.channelsLast ? (index % channels) * area + Math.floor(index / channels) : index,
+  );
+}
+
+/** What each input channel adds to a convolution's map: one plane per channel; their sum and the bias are the map. */
+export function intermediates(column, filter) {
+  const { layer, before, shape } = column;
+  return Array.from({ length: layer.in }, (_, channel) => {
+    const sum = new Float64Array(shape[1] ** 2);
+    const plane = planeOf(before.values, before.shape[1], channel);
+    correlate(sum, shape[1], plane, before.shape[1], kernelOf(layer, filter, channel), layer);
+    return Float32Array.from(sum);
+  });
+}
+
+/** The patch that an output cell of a convolution or a pool looks at; null stands for padding. */
+export function patchAt(plane, width, row, col, { kernel, stride, padding }) {
+  return Array.from({ length: kernel * kernel }, (_, index) => {
+    const y = row * stride + Math.floor(index / kernel) - padding;
+    const x = col * stride + (index % kernel) - padding;
+    return y < 0 || x < 0 || y >= width || x >= width ? null : plane[y * width + x];
+  });
+}
+
+/** Softmax of logits. The largest is taken off first, so that nothing overflows; the quotients are the same. */
+export function softmax(logits) {
+  const top = Math.max(...logits);
+  const powers = Array.from(logits, (value) => Math.exp(value - top));
+  const total = powers.reduce((sum, value) => sum + value, 0);
+  return powers.map((value) => value / total);
+}
+
+/** The side of a convolution's output; null where the kernel's steps do not end at the border. */
+export function widgetOutputSize(size, padding, kernel, stride) {
+  const room = size + 2 * padding - kernel;
+  return room >= 0 && room % stride === 0 ? room / stride + 1 : null;
+}
