@@ -1,8 +1,14 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from reprise.data.lerobot import read_flat
 from reprise.envs import PushT, coverage, keypoints
 from reprise.envs.push_t import AREA, GOAL, draw_boards
+
+DEMONSTRATIONS = Path(os.environ.get("REPRISE_DATA", "/nowhere")) / "pusht" / "train.parquet"
 
 
 def follow(env, seed, steps):
@@ -41,6 +47,24 @@ def test_the_world_is_gym_pushts():
             theirs._last_action = None
             gap = np.abs(theirs.render().astype(int) - draw_boards(env.poses, (size, size))[0])
             assert gap.mean() < 1.5 and (gap > 100).mean() < 0.005
+
+
+@pytest.mark.skipif(not DEMONSTRATIONS.is_file(), reason="the human demonstrations are not on this machine")
+def test_human_demonstrations_come_out_again():
+    """From their first state on, the recorded actions lead through the recorded states, step by step."""
+    recorded = read_flat(DEMONSTRATIONS, cameras=())[:3]
+    states = recorded.observations["state"].astype(float)
+    env = PushT(1, max_episode_steps=None)
+    for start, end in zip(recorded.starts, recorded.ends, strict=True):
+        env.reset(seed=0)
+        board = env.boards[0]
+        board.finger.position, board.block.angle = tuple(states[start, :2]), states[start, 4]
+        board.block.position = tuple(states[start, 2:4])
+        for k in range(start, min(end - 1, start + 60)):
+            env.step(recorded.actions[k : k + 1])
+            turn = (env.poses[0, 4] - states[k + 1, 4] + np.pi) % (2 * np.pi) - np.pi
+            assert np.abs(env.poses[0, :4] - states[k + 1, :4]).max() < 0.01 and abs(turn) < 1e-3
+        assert np.abs(states[k, 2:4] - states[start, 2:4]).max() > 1  # the block was moved
 
 
 def test_coverage_is_the_area_in_common():
