@@ -43,6 +43,26 @@ class VectorWorld(VectorEnv):
 
     Raises:
         ValueError: no environment, or an unknown render mode.
+
+    Example:
+        >>> class Drift(VectorWorld):
+        ...     def __init__(self, num_envs=1, **options):
+        ...         box = spaces.Box(-9.0, 9.0, (1,))
+        ...         super().__init__(num_envs, box, box, max_episode_steps=10, **options)
+        ...         self.place = np.zeros((num_envs, 1), np.float32)
+        ...     def reset_world(self, indices, options):
+        ...         self.place[indices] = [self.rngs[i].uniform(-1, 1, 1) for i in indices]
+        ...         return {}
+        ...     def step_world(self, actions):
+        ...         self.place += actions
+        ...         return -abs(self.place[:, 0]), abs(self.place[:, 0]) > 2, {}
+        ...     def observe(self, indices):
+        ...         return self.place[indices].copy()
+        >>> env = Drift(3)
+        >>> start, _ = env.reset(seed=0)
+        >>> _, _, terminated, truncated, infos = env.step(np.array([[0.0], [4.0], [0.0]]))
+        >>> terminated.tolist(), bool(infos["final_obs"][1] > 2)
+        ([False, True, False], True)
     """
 
     metadata = METADATA
