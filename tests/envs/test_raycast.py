@@ -111,6 +111,24 @@ def test_the_camera_is_mujocos(scene):
     assert np.abs(points[pictures["geom"][0] == 0][:, 2]).max() < 1e-5  # the floor lies at height 0
 
 
+def test_points_are_seen_where_mujoco_projects_them():
+    sensor = '<sensor><camprojection site="point" camera="front"/></sensor></mujoco>'
+    xml = WORLD.format(wedge=WEDGE, bodies='<site name="point" pos=".1 .2 .3"/>').replace("</mujoco>", sensor)
+    model = mujoco.MjModel.from_xml_string(xml.replace('name="front"', 'name="front" resolution="64 48"'))
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    x, y, z = (data.site_xpos[0] - data.cam_xpos[0]) @ data.cam_xmat[0].reshape(3, 3)
+    caster = RayCaster(model, 64, 48)
+    rays = caster.rays()
+    column, row = ((point - rays[0, 0, i]) / step for i, (point, step) in enumerate(zip(
+        (-x / z, -y / z), (rays[0, 1, 0] - rays[0, 0, 0], rays[1, 0, 1] - rays[0, 0, 1]), strict=True)))  # fmt: skip
+    np.testing.assert_allclose([column + 0.5, row + 0.5], data.sensordata, atol=1e-6)
+    # The optical axis of the lens, in pixels from the middle: what mujoco.Renderer draws is shifted by this much.
+    lens = caster.rays(1)
+    step_x, step_y = lens[0, 1, 0] - lens[0, 0, 0], lens[1, 0, 1] - lens[0, 0, 1]
+    np.testing.assert_allclose([-lens[0, 0, 0] / step_x - 31.5, -lens[0, 0, 1] / step_y - 23.5], [-4.8, 3.2], atol=1e-5)
+
+
 def test_the_same_bits_for_any_split_and_into_given_arrays(scene):
     model, data = scene
     scenes = []

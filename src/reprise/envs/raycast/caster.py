@@ -72,7 +72,7 @@ class RayCaster:
     ``mj_ray``; colours come from one distant light, an ambient term that is a little brighter from above, and
     procedural patterns. Pictures do not depend on each other: however a batch is split, it has the same bits.
     Transparent geoms are drawn opaque, wholly transparent ones not at all; sites, tendons and skins are not drawn. A
-    plane is seen from its front only.
+    plane is seen from its front only. Drawing releases the GIL; threads may share a caster.
 
     Args:
         model: the scene.
@@ -128,7 +128,7 @@ class RayCaster:
         self._views = np.array([self._view(camera) for camera in self.cameras]).reshape(-1, 4)
         self._ids = [camera if isinstance(camera, Camera) else _camera_id(model, camera) for camera in self.cameras]
         spans = self._geoms.vertex_range
-        self._corners = np.empty((int((spans[:, 1] - spans[:, 0]).max(initial=0)), 3))
+        self._longest = int((spans[:, 1] - spans[:, 0]).max(initial=0))
         self._own_look = self.look._arrays(model.ngeom, len(self.look.pattern))
 
     def buffers(self, environments: int) -> dict[str, np.ndarray]:
@@ -179,7 +179,7 @@ class RayCaster:
         wants = tuple(name in arrays for name in CHANNELS)
         kernels.draw(
             self._geoms, paint, light, position, rotation, eyes, turns, self._views, self.shadows or None,
-            self._corners,
+            self._longest,
             wants, *everything,
         )  # fmt: skip
         return {name: array[0] if single else array for name, array in arrays.items()}
@@ -235,7 +235,8 @@ class RayCaster:
             if self.model.cam_sensorsize[i].any():  # focal lengths and principal point in metres on the sensor
                 (fx, fy, cx, cy), (sw, sh) = self.model.cam_intrinsic[i], self.model.cam_sensorsize[i]
                 dx, dy = sw / width / fx, sh / height / fy
-                return dx * (0.5 - width / 2) - cx / fx, dx, dy * (height / 2 - 0.5) + cy / fy, -dy
+                # The principal point has the sign of MuJoCo's own pictures; its camprojection sensor leaves it out.
+                return dx * (0.5 - width / 2) + cx / fx, dx, dy * (height / 2 - 0.5) - cy / fy, -dy
         fovy = camera.fovy if isinstance(camera, Camera) else self.model.cam_fovy[_camera_id(self.model, camera)]
         step = 2 * np.tan(np.radians(fovy) / 2) / height
         return step * (0.5 - width / 2), step, step * (height / 2 - 0.5), -step

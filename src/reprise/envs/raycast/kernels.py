@@ -554,7 +554,7 @@ def _compose(colors, pattern, cell, seed, sky, turn, view, frames, t, ids, shade
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def draw(geoms, paint, light, position, rotation, eyes, turns, views, shadows, corners, wants, rgb, depth, geom, body):
+def draw(geoms, paint, light, position, rotation, eyes, turns, views, shadows, longest, wants, rgb, depth, geom, body):
     """Draw a batch.
 
     Args:
@@ -563,7 +563,7 @@ def draw(geoms, paint, light, position, rotation, eyes, turns, views, shadows, c
         eyes, turns: (N, C, 3) and (N, C, 3, 3) of the cameras; they look along -z.
         views: (C, 4) x of the first column, step, y of the first row, step, at distance 1.
         shadows: True, or None where geoms cast none; None is left out of the compiled code.
-        corners: (V, 3) room for the vertices of the largest mesh.
+        longest: vertices of the largest mesh.
         wants: which of the following are to be filled.
         rgb, depth, geom, body: (N, C, H, W, ...) outputs; one that is not wanted has N = 0.
     """
@@ -575,6 +575,7 @@ def draw(geoms, paint, light, position, rotation, eyes, turns, views, shadows, c
         height, width = geom.shape[2], geom.shape[3]
     else:
         height, width = body.shape[2], body.shape[3]
+    corners = np.empty((longest, 3))
     t = np.empty((height, width))
     ids = np.empty((height, width), np.int32)
     shade = np.empty((height, width), np.float32)
