@@ -1,0 +1,7 @@
+from .mujoco_world import MujocoWorld as MujocoWorld
+from .push_t import PushT as PushT, coverage as coverage, keypoints as keypoints
+from .raycast import Camera as Camera, Look as Look, Poses as Poses, RayCaster as RayCaster
+from .registration import register as register
+from .vector import SingleEnv as SingleEnv, VectorWorld as VectorWorld, make_vector as make_vector
+from .video import record as record, write_video as write_video
+from .workers import WorkerWorld as WorkerWorld
