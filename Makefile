@@ -40,8 +40,8 @@ clean:
 	$(PIP) --editable '.[dev,ray]'
 	touch $@ .venv/core
 
-# grad-cam and torchvision are installed without their dependencies, which would replace the CPU build of torch.
+# Some peers are installed without their dependencies: those would replace the CPU build of torch, or bring OpenCV twice.
 .venv/bench: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev,ray,bench]'
-	-$(PIP) --no-deps grad-cam torchvision ttach opencv-python-headless
+	-$(PIP) --no-deps grad-cam torchvision ttach opencv-python-headless gym-pusht kymatio stable-baselines3
 	touch $@ .venv/core .venv/dev

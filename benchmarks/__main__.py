@@ -17,7 +17,19 @@ from reprise.lab import provenance
 
 FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "__main__", "table"))
-PEERS = ("python", "torch", "numpy", "captum", "grad-cam", "ray")
+PEERS = (
+    "python",
+    "torch",
+    "numpy",
+    "captum",
+    "grad-cam",
+    "kymatio",
+    "gymnasium",
+    "mujoco",
+    "gym-pusht",
+    "stable_baselines3",
+    "ray",
+)
 
 
 def main(names: list[str]) -> int:

@@ -64,6 +64,15 @@ def test_experiments_and_ratios(coin: Path) -> None:
     assert claim.margin == 1.0 and str(claim.against) == "more/fair.heads"
 
 
+def test_an_experiment_like_another_keeps_the_arms_it_names(coin: Path) -> None:
+    more = '[experiments.more]\nlike = "recipe"\narms = ["fair"]\nlaptop = { seeds = 5 }\n'
+    paper = changed(coin, "[experiments.recipe]", f"{more}\n[experiments.recipe]")
+    assert list(paper.experiments["more"].arms) == ["fair"]
+    assert list(paper.experiments["recipe"].arms) == ["fair", "bent"]
+    message = damaged(coin, 'arms = ["fair"]', 'arms = ["fare"]')
+    assert message == "experiments.more.arms: recipe has no arm 'fare'; did you mean 'fair'?"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

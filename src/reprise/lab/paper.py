@@ -248,7 +248,10 @@ def read(path: Path) -> Paper:
 
 
 def _inherit(path: Path, name: str, tables: Mapping[str, Any]) -> Any:
-    """The table of an experiment; with ``like = "other"`` it has the other's arms, metrics and module too."""
+    """The table of an experiment; with ``like = "other"`` it has the other's arms, metrics and module too.
+
+    ``arms = ["one", "two"]`` keeps only those of the other's arms.
+    """
     content = tables[name]
     if not isinstance(content, dict) or "like" not in content:
         return content
@@ -258,6 +261,13 @@ def _inherit(path: Path, name: str, tables: Mapping[str, Any]) -> Any:
         raise PaperError(f"{path}: experiments.{name}.like: there is no other experiment {other!r}{known}")
     merged = {"module": other, **{key: tables[other][key] for key in INHERITED if key in tables[other]}}
     for key, value in content.items():
+        if key == "arms" and isinstance(value, list):
+            unknown = [arm for arm in value if arm not in merged["arms"]]
+            if unknown:
+                known = nearest(str(unknown[0]), merged["arms"])
+                raise PaperError(f"{path}: experiments.{name}.arms: {other} has no arm {unknown[0]!r}{known}")
+            merged["arms"] = {arm: merged["arms"][arm] for arm in value}
+            continue
         both = isinstance(value, dict) and key in merged and key in ("arms", "metrics", "defaults")
         merged[key] = {**merged[key], **value} if both else value
     del merged["like"]
