@@ -71,8 +71,7 @@ def panda_mjcf(base: tuple[float, float, float] = (-0.615, 0.0, 0.0), prefix: st
     """The body of a Panda as MJCF, to be put into a ``<worldbody>`` or another body of a model with angles in radians.
 
     Joints, in order: ``joint1`` .. ``joint7``, ``finger1``, ``finger2``. Sites: ``tcp``; camera: ``hand_camera``.
-    Geoms of the robot have contype 2 and conaffinity 0: they meet whatever has bit 2 in its conaffinity and never
-    each other.
+    Geoms of the robot have contype 2 and conaffinity 0: they meet what has 2 in its conaffinity, and never each other.
 
     Args:
         base: position of the base.

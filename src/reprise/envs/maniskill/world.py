@@ -32,15 +32,20 @@ Array = np.ndarray
 REWARD_MODES = ("sparse", "dense", "normalized_dense")
 UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
+# Who meets whom: objects (contype 1) meet each other, the robot (2) and the floor (8); fixtures, which something else
+# holds in place, meet objects and the robot; nothing of the robot meets the robot.
 SCENE = """<mujoco>
 <compiler angle="radian" autolimits="true"/>
 <option timestep="{timestep}" integrator="implicitfast" cone="elliptic" impratio="10" jacobian="dense">
 <flag autoreset="disable"/></option>
-<default><geom contype="1" conaffinity="3" friction="1 .005 .0001" density="1000"/></default>
+<default>
+<geom contype="1" conaffinity="11" friction="1 .005 .0001" density="1000" solref=".005 1"/>
+<default class="fixture"><geom contype="1" conaffinity="2"/></default>
+</default>
 <visual><global offwidth="640" offheight="640"/><headlight ambient=".5 .5 .5"/><map znear=".001" zfar="20"/></visual>
 <asset>{assets}</asset>
 <worldbody><light pos="0 0 3" dir=".2 .2 -1" castshadow="false"/>
-<geom name="floor" type="plane" size="5 5 .1" rgba=".6 .6 .55 1"/>
+<geom name="floor" type="plane" size="5 5 .1" contype="8" conaffinity="2" rgba=".6 .6 .55 1"/>
 {cameras}{robot}{scene}</worldbody>
 </mujoco>"""
 
@@ -142,6 +147,9 @@ class World:
         """Poses of objects and the like, for the state modes alone."""
         return {}
 
+    def remember(self) -> None:
+        """Called before every step, for rewards and tests that compare with the state before."""
+
     # --- episodes -----------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int, model_id: int | None = None) -> None:
@@ -171,6 +179,7 @@ class World:
         mujoco.mj_resetData(self.model, self.data)
         self.place(rng)
         self._forward()
+        self.remember()
         self.controller.reset()
         self.unstable = False
 
@@ -240,6 +249,7 @@ class World:
 
     def step(self) -> None:
         """One control period of physics; ``unstable`` says afterwards whether it diverged."""
+        self.remember()
         if self._interpolate:
             for _ in range(self.substeps):
                 self.controller.before_substep()
@@ -284,6 +294,7 @@ class World:
         for part, values in zip(parts, np.split(state, np.cumsum(sizes)[:-1]), strict=True):
             part[...] = values.reshape(part.shape)
         self._forward()
+        self.remember()
         self.controller.reset()
 
     def _state_parts(self) -> list[Array]:
@@ -359,6 +370,10 @@ class World:
     def position(self, body: str) -> Array:
         """Position (3,) of a body in the world."""
         return self.data.xpos[self._bodies[body]].copy()
+
+    def geoms_of(self, body: str) -> list[int]:
+        """Ids of the geoms of a body."""
+        return np.flatnonzero(self.model.geom_bodyid == self._bodies[body]).tolist()
 
     def set_pose(self, body: str, position: Any, quaternion: Any = (1.0, 0.0, 0.0, 0.0)) -> None:
         """Put a body with a freejoint, or a mocap body, somewhere."""

@@ -1,9 +1,14 @@
 """The families of tasks."""
 
+from reprise.envs.maniskill.tasks.peg_insertion_side import PegInsertionSide
 from reprise.envs.maniskill.tasks.pick_cube import PickCube
+from reprise.envs.maniskill.tasks.pick_single import PickSingle
 from reprise.envs.maniskill.tasks.stack_cube import StackCube
+from reprise.envs.maniskill.tasks.turn_faucet import TurnFaucet
 from reprise.envs.maniskill.world import World
 
-__all__ = ["FAMILIES", "PickCube", "StackCube"]
+__all__ = ["FAMILIES", "PegInsertionSide", "PickCube", "PickSingle", "StackCube", "TurnFaucet"]
 
-FAMILIES: dict[str, type[World]] = {family.__name__: family for family in (PickCube, StackCube)}
+FAMILIES: dict[str, type[World]] = {
+    family.__name__: family for family in (PickCube, StackCube, PickSingle, PegInsertionSide, TurnFaucet)
+}
