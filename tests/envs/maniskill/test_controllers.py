@@ -51,7 +51,7 @@ def run(world, controller, periods):
         world.step()
 
 
-TILTED = np.clip(HOME[:7] + [0.3, -0.2, 0.4, 0.3, -0.5, 0.2, 0.6], *ARM_LIMITS.T)
+TILTED = np.clip(HOME[:7] + np.array([0.3, -0.2, 0.4, 0.3, -0.5, 0.2, 0.6]), *ARM_LIMITS.T)
 
 
 @pytest.mark.parametrize("mode", DIMENSIONS)

@@ -61,8 +61,10 @@ class Renderer(Protocol):
     def __call__(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, height: int, width: int
     ) -> tuple[Array, Array, Array]:
-        """Colour (H, W, 3) uint8, depth (H, W) in metres along the optical axis (0 where nothing is hit), and the ids of
-        geoms (H, W), -1 where nothing is hit."""
+        """Colour (H, W, 3) uint8, depth (H, W) in metres along the optical axis, ids of geoms (H, W).
+
+        Where nothing is hit, depth is 0 and the id -1.
+        """
         ...
 
 
@@ -121,8 +123,8 @@ def default_renderer() -> Renderer:
     except Exception as error:
         how = os.environ.get("MUJOCO_GL", "not set")
         raise RuntimeError(
-            f"no OpenGL to draw with (MUJOCO_GL is {how}): set MUJOCO_GL=egl or osmesa before Python starts, or hand in a "
-            f"renderer; {error}"
+            f"no OpenGL to draw with (MUJOCO_GL is {how}): set MUJOCO_GL=egl or osmesa before Python starts, or hand "
+            f"in a renderer; {error}"
         ) from error
     return MujocoRenderer()
 
@@ -171,7 +173,7 @@ def _image(world: World) -> dict[str, Any]:
     for name, (colour, depth, geoms, matrices) in _draw(world).items():
         seen = (depth > 0)[..., None]
         position = back_project(depth, matrices["intrinsic_cv"])
-        # As published: colour with alpha, position with 1 where something is seen, ids of mesh and actor counted from 1.
+        # Colour with alpha, position with 1 where something is seen, ids of mesh and actor counted from 1.
         bodies = np.where(geoms < 0, -1, world.model.geom_bodyid[geoms])
         pictures[name] = {
             "Color": np.concatenate([colour / np.float32(255), np.ones_like(seen)], -1).astype(np.float32),

@@ -79,7 +79,7 @@ class Controller:
         """Called before every physics step; only interpolation has anything to do then."""
 
     def get_state(self) -> dict[str, Array]:
-        """What the next target depends on beside the state of the robot: the last target, for controllers that add to it."""
+        """What the next target depends on beside the robot: the last target, for controllers that add to it."""
         return {}
 
     def set_state(self, state: dict[str, Array]) -> None:
@@ -273,7 +273,7 @@ class EndEffectorPose(JointPosition):
             self.target_pose = np.vstack([state["target_pose"], [0.0, 0.0, 0.0, 1.0]])
 
 
-def _arm(kind: type[Controller], low: Any, high: Any, *, stiffness: float = 1000.0, **options: Any) -> Callable:
+def _arm(kind: Any, low: Array, high: Array, *, stiffness: float = 1000.0, **options: Any) -> Callable:
     def make(drives: Drives, interpolate: int, speed: float) -> Controller:
         extra = {"interpolate": interpolate} if issubclass(kind, JointPosition) else {}
         limits = speed if kind is JointVelocity else 1.0
@@ -284,20 +284,19 @@ def _arm(kind: type[Controller], low: Any, high: Any, *, stiffness: float = 1000
 
 
 _TENTH, _ONE = np.full(7, 0.1), np.ones(7)
-_BOUNDS = {"low": ARM_LIMITS[:, 0], "high": ARM_LIMITS[:, 1]}
-_MOVE, _POSE = {"low": np.full(3, -0.1), "high": np.full(3, 0.1)}, {"low": np.full(6, -0.1), "high": np.full(6, 0.1)}
-_WORLD = {"low": np.r_[-np.ones(3), np.full(3, -np.pi)], "high": np.r_[np.ones(3), np.full(3, np.pi)]}
+_REACH, _TURN = np.full(3, 0.1), np.full(6, 0.1)
+_WORLD = np.array([1.0, 1.0, 1.0, np.pi, np.pi, np.pi])
 
 # the arm's part of every control mode, as tabled
 ARM_MODES: dict[str, Callable[[Drives, int, float], Controller]] = {
-    "pd_joint_pos": _arm(JointPosition, **_BOUNDS, normalized=False),
+    "pd_joint_pos": _arm(JointPosition, *ARM_LIMITS.T, normalized=False),
     "pd_joint_delta_pos": _arm(JointPosition, -_TENTH, _TENTH, delta=True),
     "pd_joint_target_delta_pos": _arm(JointPosition, -_TENTH, _TENTH, delta=True, target=True),
-    "pd_ee_delta_pos": _arm(EndEffectorPose, **_MOVE),
-    "pd_ee_delta_pose": _arm(EndEffectorPose, **_POSE),
-    "pd_ee_delta_pose_align": _arm(EndEffectorPose, **_POSE, frame="align"),
-    "pd_ee_target_delta_pos": _arm(EndEffectorPose, **_MOVE, target=True),
-    "pd_ee_target_delta_pose": _arm(EndEffectorPose, **_POSE, target=True),
+    "pd_ee_delta_pos": _arm(EndEffectorPose, -_REACH, _REACH),
+    "pd_ee_delta_pose": _arm(EndEffectorPose, -_TURN, _TURN),
+    "pd_ee_delta_pose_align": _arm(EndEffectorPose, -_TURN, _TURN, frame="align"),
+    "pd_ee_target_delta_pos": _arm(EndEffectorPose, -_REACH, _REACH, target=True),
+    "pd_ee_target_delta_pose": _arm(EndEffectorPose, -_TURN, _TURN, target=True),
     "pd_joint_vel": _arm(JointVelocity, -_ONE, _ONE, stiffness=0.0),
     "pd_joint_pos_vel": _arm(
         JointPositionVelocity,
@@ -306,7 +305,7 @@ ARM_MODES: dict[str, Callable[[Drives, int, float], Controller]] = {
         normalized=False,
     ),
     "pd_joint_delta_pos_vel": _arm(JointPositionVelocity, np.r_[-_TENTH, -_ONE], np.r_[_TENTH, _ONE], delta=True),
-    "pd_ee_pose": _arm(EndEffectorPose, **_WORLD, normalized=False, delta=False),
+    "pd_ee_pose": _arm(EndEffectorPose, -_WORLD, _WORLD, normalized=False, delta=False),
 }
 MOBILE = "base_pd_joint_vel_arm_"
 

@@ -6,6 +6,7 @@ Source: Gu et al., ManiSkill2, ICLR 2023, section 3.4 (demonstrations by motion 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def _back(pose: Array, distance: float) -> Array:
 
 
 def _first_reachable(planner: Planner, grasps: list[Array], back: float, avoid: list[int]) -> Array:
-    """The first grasp that can be reached by way of a pose behind it, and lifted from, with the open hand free there."""
+    """The first grasp that can be reached from behind, and lifted from, with the open hand free there."""
     volume = hand_points(0.04)
     for grasp in grasps:
         hand = grasp[:3, 3] + volume @ grasp[:3, :3].T
@@ -84,7 +85,7 @@ def stack_cube(world: StackCube, planner: Planner) -> None:
     """Grasp A from above, lift it, carry it over B, lower it, let go, rise."""
     grasp = _take(planner, _cube_grasps(planner, world.pose("cubeA")), avoid=("cubeB",))
     planner.move(_shift(grasp, [0, 0, 0.1]), settle=0.2)
-    goal = world.position("cubeB") + [0, 0, 0.04]
+    goal = world.position("cubeB") + np.array([0, 0, 0.04])
     planner.move(_shift(planner.tcp(), goal - world.position("cubeA") + [0, 0, 0.05]), settle=0.1)
     planner.move(_shift(planner.tcp(), goal - world.position("cubeA")), speed=0.15)
     planner.grip(1.0, 6)
@@ -110,7 +111,7 @@ def pick_single(world: PickSingle, planner: Planner) -> None:
 
 
 def _carry(planner: Planner, centre: Array, goal: Array) -> Array:
-    """A pose of the TCP that takes what it holds, with centre (3,), to a goal (3,), turned about the vertical if need be."""
+    """A pose of the TCP that takes what it holds from centre (3,) to goal (3,), turned about the vertical at need."""
     tcp = planner.tcp()
     for angle in (0.0, 0.5, -0.5, 1.0, -1.0, 1.6, -1.6, 2.4, -2.4):
         turn = exp_rotation(np.array([0.0, 0.0, angle]))
@@ -153,31 +154,30 @@ def turn_faucet(world: TurnFaucet, planner: Planner) -> None:
     """Closed fingers beside the handle, then round its axis; a better place to push from if they slip off."""
     rng = np.random.default_rng(0)
     planner.gripper = -1.0
-    for _ in range(4):
-        plan = _plan_push(world, planner, rng)
-        approach, arc = plan
+    while True:
         try:
-            planner.move(approach, settle=0.2)
+            approach, arc = _plan_push(world, planner, rng)
+            planner.move(approach, settle=0.5, speed=0.6, turn=2.5)
             for pose in arc:
-                planner.move(pose, settle=np.inf, speed=0.15, turn=1.0)
-            planner.wait(8)
+                planner.move(pose, settle=np.inf, speed=0.3)
+            planner.wait(4)
         except Unreachable:
             pass
         planner.move(_back(planner.tcp(), 0.1), settle=0.5)
 
 
 def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) -> tuple[Array, list[Array]]:
-    """A pose before the handle, and poses from behind it round the axis that push it as far as it has to go."""
+    """A pose before the handle, and poses from behind it round the axis that push it as far as can be."""
     joint = world.data.joint("switch0")
     axis, anchor = joint.xaxis.copy(), joint.xanchor.copy()
     geoms = world.geoms_of("handle0")
-    fixed = np.flatnonzero(world.model.geom_contype == 1)
-    fixed = [geom for geom in fixed.tolist() if geom not in geoms]
+    fixed = [geom for geom in np.flatnonzero(world.model.geom_contype == 1).tolist() if geom not in geoms]
     volume = hand_points(0.0)
-    angle = world.target - world.angle() + 0.3
+    palm = volume[:, 2] < -0.05
+    left = world.target - world.angle() + 0.2
     best: tuple[float, tuple[Array, list[Array]]] | None = None
-    for _ in range(400):
-        geom = geoms[rng.integers(len(geoms))]
+    for _ in range(600):
+        geom = int(rng.choice(geoms))
         half = world.model.geom_aabb[geom, 3:]
         point = world.data.geom_xpos[geom] + world.data.geom_xmat[geom].reshape(3, 3) @ (rng.uniform(-1, 1, 3) * half)
         arm = point - anchor
@@ -186,8 +186,8 @@ def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) ->
         if radius < 0.02:
             continue
         tangent = np.cross(axis, arm) / radius
-        lean = rng.choice([0.0, 0.4, 0.8])  # from straight down towards pointing away from the robot
-        direction = np.array([np.sin(lean), 0.0, -np.cos(lean)])
+        lean, sideways = rng.choice([0.0, 0.4, 0.8]), rng.uniform(-1, 1)  # from straight down to away from the robot
+        direction = np.array([np.sin(lean) * np.cos(sideways), np.sin(lean) * np.sin(sideways), -np.cos(lean)])
         turn = rng.uniform(0, np.pi)
         R = pointing(direction, np.array([np.cos(turn), np.sin(turn), 0.0]))
         # Back from the handle until the fingers are free of it.
@@ -198,16 +198,22 @@ def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) ->
         else:
             continue
         follows = rng.random() < 0.5
-        arc = []
+        share_of_all = rng.choice([1.0, 0.65, 0.4])  # the rest is left to the next push
+        angle = share_of_all * left
+        arc, swept, seen_by_handle = [], [volume @ R.T + _back(start, 0.05)[:3, 3]], []
         for share in np.linspace(0, 1, 9):
             turned = exp_rotation(axis * share * (angle + distance / radius))
-            hand = turned @ R if follows else R
-            arc.append(make_pose(np.ascontiguousarray(hand), anchor + turned @ (start[:3, 3] - anchor)))
-        cloud = np.concatenate([pose[:3, 3] + volume @ pose[:3, :3].T for pose in (_back(start, 0.05), *arc)])
+            pose = make_pose(turned @ R if follows else R, anchor + turned @ (start[:3, 3] - anchor))
+            arc.append(pose)
+            swept.append(pose[:3, 3] + volume @ pose[:3, :3].T)
+            handle = exp_rotation(axis * max(share * (angle + distance / radius) - distance / radius, 0.0))
+            seen_by_handle.append((swept[-1] - anchor) @ handle + anchor)  # as if the hand moved and the handle did not
+        cloud = np.concatenate(swept)
         free = min(signed_distance(world, fixed, cloud).min(), cloud[:, 2].min())
-        if free < 0.004 or signed_distance(world, geoms, (_back(start, 0.05)[:3, 3] + volume @ R.T)).min() < 0.004:
+        touch = signed_distance(world, geoms, np.concatenate([swept[0], *seen_by_handle])).reshape(10, -1)
+        if free < 0.004 or touch[0].min() < 0.004 or touch[:, palm].min() < 0.002 or touch.min() < -0.008:
             continue
-        score = radius - 0.02 * lean + 0.5 * min(free, 0.02)
+        score = share_of_all + radius - 0.01 * lean + 0.5 * min(free, 0.02)
         if best is not None and score <= best[0]:
             continue
         try:
@@ -253,8 +259,6 @@ def run_expert(world: World, on_step: Callable[[Array], Any] = lambda action: No
     if family not in EXPERTS:
         raise ValueError(f"there is no expert for {family}; there are {', '.join(EXPERTS)}")
     planner = Planner(world, on_step, limit or world.max_episode_steps)
-    try:
+    with suppress(EpisodeOver, Unreachable):
         EXPERTS[family](world, planner)
-    except (EpisodeOver, Unreachable):
-        pass
     return not world.unstable and world.success()

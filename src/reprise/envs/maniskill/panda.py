@@ -180,7 +180,7 @@ def jacobian(q: Array) -> Array:
 
 @njit(cache=True)
 def _cholesky_solve(J: Array, damping: float, error: Array) -> None:
-    """Solve (J J^T + damping^2 I) x = error in place: for six rows quicker than a call of LAPACK, and than compiling it."""
+    """Solve (J J^T + damping^2 I) x = error in place: for six rows quicker than a call of LAPACK."""
     L = np.zeros((6, 6))
     for i in range(6):
         for j in range(i + 1):

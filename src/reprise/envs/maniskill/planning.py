@@ -8,6 +8,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from numba import njit
 
 from reprise.envs.maniskill.panda import forward_kinematics, inverse_kinematics
 from reprise.envs.maniskill.poses import exp_rotation, log_rotation, make_pose, rotation_angle
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 Array = np.ndarray
+BOX, CYLINDER, CAPSULE = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("BOX", "CYLINDER", "CAPSULE"))
 
 
 class Unreachable(Exception):
@@ -43,21 +45,33 @@ def signed_distance(world: World, geoms: Sequence[int], points: Array) -> Array:
         geoms: ids of boxes, spheres, capsules and cylinders.
         points: in metres.
     """
+    index = np.asarray(geoms)
+    model, data = world.model, world.data
+    kinds, sizes = model.geom_type[index], model.geom_size[index]
+    return _signed_distance(kinds, sizes, data.geom_xpos[index], data.geom_xmat[index], points)
+
+
+@njit(cache=True)
+def _signed_distance(kinds: Array, sizes: Array, centres: Array, turns: Array, points: Array) -> Array:
     nearest = np.full(len(points), np.inf)
-    for geom in geoms:
-        local = (points - world.data.geom_xpos[geom]) @ world.data.geom_xmat[geom].reshape(3, 3)
-        kind, size = world.model.geom_type[geom], world.model.geom_size[geom]
-        if kind == mujoco.mjtGeom.mjGEOM_BOX:
-            q = np.abs(local) - size
-        elif kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
-            q = np.stack([np.hypot(local[:, 0], local[:, 1]) - size[0], np.abs(local[:, 2]) - size[1]], 1)
-        else:
-            half = size[1] if kind == mujoco.mjtGeom.mjGEOM_CAPSULE else 0.0
-            local = local - [0, 0, 1] * np.clip(local[:, 2:], -half, half)
-            nearest = np.minimum(nearest, np.linalg.norm(local, axis=1) - size[0])
-            continue
-        outside = np.linalg.norm(np.maximum(q, 0), axis=1)
-        nearest = np.minimum(nearest, outside + np.minimum(q.max(1), 0))
+    for n in range(len(points)):
+        for g in range(len(kinds)):
+            x, y, z = points[n, 0] - centres[g, 0], points[n, 1] - centres[g, 1], points[n, 2] - centres[g, 2]
+            R = turns[g]
+            a = x * R[0] + y * R[3] + z * R[6]
+            b = x * R[1] + y * R[4] + z * R[7]
+            c = x * R[2] + y * R[5] + z * R[8]
+            if kinds[g] == BOX:
+                p, q, r = abs(a) - sizes[g, 0], abs(b) - sizes[g, 1], abs(c) - sizes[g, 2]
+            elif kinds[g] == CYLINDER:
+                p, q, r = np.sqrt(a * a + b * b) - sizes[g, 0], -np.inf, abs(c) - sizes[g, 1]
+            else:
+                half = sizes[g, 1] if kinds[g] == CAPSULE else 0.0
+                c -= min(max(c, -half), half)
+                nearest[n] = min(nearest[n], np.sqrt(a * a + b * b + c * c) - sizes[g, 0])
+                continue
+            outside = np.sqrt(max(p, 0.0) ** 2 + max(q, 0.0) ** 2 + max(r, 0.0) ** 2)
+            nearest[n] = min(nearest[n], outside + min(max(p, q, r), 0.0))
     return nearest
 
 
@@ -73,7 +87,8 @@ def hand_points(opening: float) -> Array:
         opening: position of each finger, 0 to 0.04 m.
     """
     fingers = [
-        _grid((-0.0105, side * opening, -0.045), (0.0105, side * (opening + 0.01), 0.0088), (3, 2, 6)) for side in (1, -1)
+        _grid((-0.0105, side * opening, -0.045), (0.0105, side * (opening + 0.01), 0.0088), (3, 2, 6))
+        for side in (1, -1)
     ]
     return np.concatenate([*fingers, _grid((-0.03, -0.1, -0.1), (0.03, 0.1, -0.0374), (3, 7, 3))])
 
@@ -94,11 +109,13 @@ class Grasp:
     score: float
 
 
-def find_grasps(world: World, geoms: Sequence[int], centre: Array, rng: np.random.Generator, n: int = 300) -> list[Grasp]:
+def find_grasps(
+    world: World, geoms: Sequence[int], centre: Array, rng: np.random.Generator, n: int = 300
+) -> list[Grasp]:
     """Grasps of an object of primitives that lies on the floor, best first.
 
-    Candidates are drawn: a point of the object, a direction from above tilted by up to 25 degrees, a turn. One stands if
-    the open hand is free there, if both fingers meet the object when they close, and if they meet it squarely.
+    Candidates are drawn: a point of the object, a direction from above tilted by up to 25 degrees, a turn. One
+    stands if the open hand is free there, and if both fingers, when they close, meet the object squarely.
 
     Args:
         world: its present state counts.
@@ -111,13 +128,15 @@ def find_grasps(world: World, geoms: Sequence[int], centre: Array, rng: np.rando
     pads = _grid((-0.008, 0, -0.008), (0.008, 0, 0.006), (3, 1, 3))
     grasps = []
     for _ in range(n):
-        geom = geoms[rng.integers(len(geoms))]
+        geom = int(rng.choice(geoms))
         half = world.model.geom_aabb[geom, 3:]
         R = world.data.geom_xmat[geom].reshape(3, 3)
         point = world.data.geom_xpos[geom] + R @ (rng.uniform(-0.7, 0.7, 3) * half)
         turn = rng.uniform(0, np.pi)
         tilt = rng.uniform(-0.45, 0.45, 2) * (rng.random() < 0.6)
-        hand = exp_rotation(np.append(tilt, 0.0)) @ pointing(np.array([0, 0, -1.0]), np.array([np.cos(turn), np.sin(turn), 0]))
+        hand = exp_rotation(np.append(tilt, 0.0)) @ pointing(
+            np.array([0, 0, -1.0]), np.array([np.cos(turn), np.sin(turn), 0])
+        )
         reach = max(0.0088 * -hand[2, 2] + 0.0105 * abs(hand[2, 0]) + 0.05 * abs(hand[2, 1]), 0.0) + 0.002
         point[2] = max(point[2], reach)  # the tips stay above the floor
         hits, depths = [], []
@@ -180,7 +199,8 @@ class Planner:
             EpisodeOver: the task is done, time is up, or the physics diverged.
         """
         self.q = q
-        action = np.append(q, self.gripper)
+        # As recorded: a replay is exact only if the arm was told what is written down.
+        action = np.append(q, self.gripper).astype(np.float32)
         self.world.set_action(action)
         self.world.step()
         self.on_step(action)

@@ -51,7 +51,7 @@ SCENE = """<mujoco>
 
 
 class World:
-    """One task: what :class:`~reprise.envs.maniskill.env.ManiSkillEnv` wraps, and what a vectorised environment holds n of.
+    """One task: what :class:`~reprise.envs.maniskill.env.ManiSkillEnv` wraps and a vectorised environment holds n of.
 
     Args:
         obs_mode: "none", "state", "state_dict", or, drawn by a renderer, "image", "rgbd", "pointcloud", the last two

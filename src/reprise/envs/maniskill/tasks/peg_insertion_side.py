@@ -25,7 +25,7 @@ def block_with_hole(depth: float, half: float, hole: float, centre: tuple[float,
         centre: of the hole in (y, z).
     """
     y, z = centre
-    walls = []
+    walls: list[tuple[tuple[float, float, float], tuple[float, float, float]]] = []
     for side in (-1, 1):
         thickness = (half - side * y - hole) / 2  # beside the hole, over the whole height
         walls.append(((depth, thickness, half), (0, side * (half - thickness), 0)))
@@ -40,8 +40,8 @@ def block_with_hole(depth: float, half: float, hole: float, centre: tuple[float,
 class PegInsertionSide(World):
     """A peg lies on the floor; its orange head has to go into the hole of a block. Sizes are drawn every episode.
 
-    Success: the head is inside, within the hole's walls and at most 1.5 cm short of the block's middle. Only the position
-    of the head counts. Source: table of the families in the appendix, row 6.
+    Success: the head is inside, within the hole's walls and at most 1.5 cm short of the block's middle. Only the head's
+    position counts. Source: table of the families in the appendix, row 6.
     """
 
     max_reward = 25.0

@@ -19,7 +19,7 @@ class Faucet:
     """A faucet, 30 cm at its largest extent.
 
     Args:
-        kind: of handle: "lever" (one arm), "knob" (a disc with two ears), "cross" (two bars).
+        kind: of handle: "lever" (one arm), "knob" (a disc with a fin), "cross" (two bars).
         axis: about which it turns: "up" (on top of the post), "side" (beside it, as a horizontal axle).
         handles: one or two; the first is the one to open.
         lower, upper: limits of its angle in radians; upper is infinite for a handle that turns without end.
@@ -64,7 +64,7 @@ def _handle(f: Faucet, index: int) -> str:
     bars = {
         "lever": f'<geom type="capsule" fromto="0 0 .02 {a} 0 .03" size="{r}"/>',
         "knob": f'<geom type="cylinder" pos="0 0 .015" size="{0.4 * a} .012"/>'
-        f'<geom type="box" pos="0 0 .03" size="{0.75 * a} {r} .015"/>',
+        f'<geom type="box" pos="{0.45 * a} 0 .03" size="{0.45 * a} {r} .015"/>',
         "cross": f'<geom type="capsule" fromto="{-a} 0 .025 {a} 0 .025" size="{r}"/>'
         f'<geom type="capsule" fromto="0 {-a} .025 0 {a} .025" size="{r}"/>',
     }
@@ -86,22 +86,26 @@ def _handle(f: Faucet, index: int) -> str:
 class TurnFaucet(World):
     """A faucet stands on the floor; its green handle has to be turned through nine tenths of its range.
 
-    Success: angle beyond q_min + 0.9 (q_max - q_min), or a quarter turn of a handle without limits. 60 faucets to train,
-    18 to test. Source: table of the families in the appendix, row 10; its scanned faucets are replaced by generated ones.
+    Success: angle beyond q_min + 0.9 (q_max - q_min), or a quarter turn of a handle without limits. 60 faucets to
+    train, 18 to test. Source: table of the families in the appendix, row 10; its scanned
+    faucets are replaced by generated ones.
     """
 
     max_reward = 10.0
+    # The arm is drawn back, hand pointing down, so that no faucet stands where the hand starts.
+    home = np.array([0.0, -np.pi / 8, 0.0, -3 * np.pi / 4, 0.0, 5 * np.pi / 8, np.pi / 4, 0.04, 0.04])
     objects: ClassVar[dict[str, range]] = {"train": range(60), "test": range(60, 78)}
     evaluations: ClassVar[dict[str, int]] = {"train": 5, "test": 17}
 
     def scene(self) -> tuple[str, str]:
         assert self.model_id is not None
         self.faucet = f = faucet(self.model_id)
+        end = 0.9 * f.height
         spout = (
             '<geom type="cylinder" pos="0 0 .01" size=".05 .01"/>'
             f'<geom type="capsule" fromto="0 0 .02 0 0 {f.height - 0.015}" size=".015"/>'
-            f'<geom type="capsule" fromto="0 0 {0.8 * f.height} {f.reach} 0 {0.9 * f.height}" size=".012"/>'
-            f'<geom type="capsule" fromto="{f.reach} 0 {0.9 * f.height} {f.reach} 0 {0.9 * f.height - 0.03}" size=".012"/>'
+            f'<geom type="capsule" fromto="0 0 {0.8 * f.height} {f.reach} 0 {end}" size=".012"/>'
+            f'<geom type="capsule" fromto="{f.reach} 0 {end} {f.reach} 0 {end - 0.03}" size=".012"/>'
         )
         if f.axis == "up" and f.handles == 2:
             spout += '<geom type="box" pos="0 0 .03" size=".03 .12 .03"/>'
