@@ -12,6 +12,7 @@ from reprise.envs.maniskill import (
     CONVERTIBLE,
     EXPERTS,
     Demonstrations,
+    Trajectory,
     convert,
     demonstrate,
     load_demonstrations,
@@ -77,9 +78,7 @@ def test_there_and_back_gives_identical_states():
     actions = np.cumsum(rng.uniform(-0.01, 0.01, (10, 7)), 0) + start
     actions = np.concatenate([actions, np.ones((10, 1))], 1).astype(np.float32)
     states = np.zeros((11, len(world.get_state())))
-    made = demonstrate("PickCube", []).__class__(
-        "PickCube", {}, [_trajectory(actions, states)], "pd_joint_pos"
-    )  # fmt: skip
+    made = Demonstrations("PickCube", {}, [_trajectory(actions, states)], "pd_joint_pos")
     first = replay(made)
     there = convert(first, "pd_joint_delta_pos", keep_failures=True)
     back = convert(there, "pd_joint_pos", keep_failures=True)
@@ -94,8 +93,6 @@ def test_there_and_back_gives_identical_states():
 
 
 def _trajectory(actions, states):
-    from reprise.envs.maniskill import Trajectory
-
     return Trajectory(actions, np.zeros(len(actions), bool), states, {"seed": 5}, "pd_joint_pos")
 
 

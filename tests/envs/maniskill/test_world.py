@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from reprise.envs.maniskill import FAMILIES, evaluation_episodes, make_task, make_world
 from reprise.envs.maniskill.objects import compound_object
-from reprise.envs.maniskill.poses import make_pose, yaw_quaternion
+from reprise.envs.maniskill.poses import exp_rotation, make_pose, yaw_quaternion
 from reprise.envs.maniskill.tasks.turn_faucet import faucet
 
 IDENTITY = np.eye(3)
@@ -335,6 +335,83 @@ def test_turning_the_faucet_is_rewarded_in_the_step_that_turns_it():
     afterwards = world.reward()
     assert turned - afterwards == pytest.approx(5 * np.tanh(0.2))
     assert afterwards < turned
+
+
+def test_the_charger_plugs_in_either_way_round():
+    world = make_world("PlugCharger")
+    for seed in range(3):
+        world.reset(seed)
+        goal = world.goal_pose()
+
+        def put(turn, along=0.0, goal=goal):
+            pose = goal @ make_pose(turn, np.array([along, 0, 0]))
+            quaternion = np.empty(4)
+            mujoco.mju_mat2Quat(quaternion, pose[:3, :3].ravel())
+            world.set_pose("charger", pose[:3, 3], quaternion)
+            mujoco.mj_forward(world.model, world.data)
+
+        for turn, along, success in (
+            (IDENTITY, 0.0, True), (np.diag([1.0, -1, -1]), 0.0, True), (IDENTITY, -0.0049, True),
+            (IDENTITY, -0.0051, False), (exp_rotation(np.array([0.19, 0, 0])), 0.0, True),
+            (exp_rotation(np.array([0, 0.21, 0])), 0.0, False),
+        ):  # fmt: skip
+            put(turn, along)
+            assert world.success() == success
+        put(IDENTITY)
+        prongs = [world.model.geom(name).id for name in ("prong1", "prong2")]
+        deep = world.data.contact.geom[world.data.contact.dist < -1e-6]
+        assert not np.isin(deep, prongs).any()
+
+
+@pytest.mark.parametrize("family", ["OpenCabinetDoor", "OpenCabinetDrawer"])
+def test_a_cabinet_is_open_at_nine_tenths_and_at_rest(family):
+    world = make_world(family)
+    for model_id in range(6):
+        world.reset(0, model_id=model_id)
+        distance = np.hypot(*world.drives.qpos[:2])
+        assert 1.6 <= distance <= 1.8
+        joint = world.data.joint(f"cabinet{world.target_index}")
+        assert 0.05 <= world.model.joint(f"cabinet{world.target_index}").frictionloss[0] <= 0.15
+        travel = world.cabinet.travel[world.target_index]
+        for share, success in ((0.89, False), (0.91, True)):
+            joint.qpos = 0
+            mujoco.mj_forward(world.model, world.data)
+            world.remember()
+            joint.qpos = share * travel
+            mujoco.mj_forward(world.model, world.data)
+            assert not world.success()  # it has jumped there within one step
+            world.remember()
+            assert world.success() == success
+        handle = world.handle_position()
+        joint.qpos = 0
+        mujoco.mj_forward(world.model, world.data)
+        assert handle[0] < world.handle_position()[0]  # it opens towards the robot
+
+
+def test_the_speed_of_a_door_is_a_finite_difference():
+    world = make_world("OpenCabinetDrawer")
+    world.reset(0)
+    world.data.joint(f"cabinet{world.target_index}").qpos += 0.004
+    mujoco.mj_forward(world.model, world.data)
+    assert world.link_speed() == pytest.approx((0.08, 0.0), abs=1e-6)
+
+
+def test_the_mobile_base_drives_in_its_own_frame():
+    world = make_world("OpenCabinetDoor", control_mode="base_pd_joint_vel_arm_pd_joint_vel")
+    world.reset(0)
+    world.drives.qpos[2] = yaw = 2.0
+    base = world.controller.parts["base"]
+    assert base.high.tolist() == [0.5, 0.5, 3.14, 0.5] and world.controller.parts["arm"].high.tolist() == [3.14] * 7
+    base.set_action(np.array([1.0, 0, 0.5, -0.2]))
+    forward = [0.5 * np.cos(yaw), 0.5 * np.sin(yaw), 1.57, -0.1]
+    np.testing.assert_allclose(world.drives._push[:4] / 1000, forward)
+    assert (world.drives._gains[:4] == [0, 1000, 500]).all()
+    action = np.zeros(world.controller.size)
+    action[0] = 1.0
+    for _ in range(15):
+        world.set_action(action)
+        world.step()
+    np.testing.assert_allclose(world.drives.qvel[:4], [0.5 * np.cos(yaw), 0.5 * np.sin(yaw), 0, 0], atol=0.01)
 
 
 # --- seeds and errors -------------------------------------------------------------------------------------------------

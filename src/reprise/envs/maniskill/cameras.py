@@ -32,6 +32,7 @@ class Camera:
         height, width: in pixels.
         fov: vertical, in degrees.
         near, far: nothing is seen before and beyond, in metres along the optical axis.
+        mounted: the robot carries it; it is in the robot's MJCF already.
     """
 
     position: tuple[float, float, float]
@@ -41,9 +42,10 @@ class Camera:
     fov: float = 90.0
     near: float = 0.01
     far: float = 10.0
+    mounted: bool = False
 
 
-def look(name: str, camera: Camera, extra: str = "") -> str:
+def look(name: str, camera: Camera) -> str:
     """A camera as MJCF, upright."""
     p = np.array(camera.position)
     z = p - np.array(camera.target)
@@ -52,7 +54,7 @@ def look(name: str, camera: Camera, extra: str = "") -> str:
     x /= np.linalg.norm(x)
     axes = " ".join(f"{v:.17g}" for v in (*x, *np.cross(z, x)))
     place = " ".join(f"{v:.17g}" for v in p)
-    return f'<camera name="{name}" pos="{place}" xyaxes="{axes}" fovy="{camera.fov}" {extra}/>'
+    return f'<camera name="{name}" pos="{place}" xyaxes="{axes}" fovy="{camera.fov}"/>'
 
 
 class Renderer(Protocol):

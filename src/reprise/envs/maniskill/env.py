@@ -47,7 +47,7 @@ class ManiSkillEnv(gymnasium.Env):
     Args:
         family: one of ``reprise.envs.maniskill.FAMILIES``.
         max_episode_steps: those of the family by default.
-        render_mode: "rgb_array", what the base camera sees, or None.
+        render_mode: "rgb_array", what the first camera sees, or None.
         **options: of :class:`~reprise.envs.maniskill.world.World`.
 
     Raises:
@@ -119,8 +119,8 @@ class ManiSkillEnv(gymnasium.Env):
         return self._last, self.world.reward(info), info["success"], truncated, info
 
     def render(self) -> Any:
-        """The picture of the base camera (H, W, 3), uint8."""
-        return None if self.render_mode is None else self.world.draw("base_camera")[0]
+        """The picture of the first camera (H, W, 3), uint8."""
+        return None if self.render_mode is None else self.world.draw(next(iter(self.world.cameras)))[0]
 
 
 def make_task(family: str, obs_mode: str = "state", **options: Any) -> ManiSkillEnv:

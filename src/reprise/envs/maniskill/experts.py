@@ -157,13 +157,13 @@ def turn_faucet(world: TurnFaucet, planner: Planner) -> None:
     while True:
         try:
             approach, arc = _plan_push(world, planner, rng)
-            planner.move(approach, settle=0.5, speed=0.6, turn=2.5)
+            planner.move(approach, settle=0.5, speed=0.8, turn=3.0)
             for pose in arc:
                 planner.move(pose, settle=np.inf, speed=0.3)
-            planner.wait(4)
+            planner.wait(3)
         except Unreachable:
             pass
-        planner.move(_back(planner.tcp(), 0.1), settle=0.5)
+        planner.move(_back(planner.tcp(), 0.06), settle=1.0, speed=0.6)
 
 
 def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) -> tuple[Array, list[Array]]:
@@ -176,7 +176,7 @@ def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) ->
     palm = volume[:, 2] < -0.05
     left = world.target - world.angle() + 0.2
     best: tuple[float, tuple[Array, list[Array]]] | None = None
-    for _ in range(600):
+    for _ in range(1500):
         geom = int(rng.choice(geoms))
         half = world.model.geom_aabb[geom, 3:]
         point = world.data.geom_xpos[geom] + world.data.geom_xmat[geom].reshape(3, 3) @ (rng.uniform(-1, 1, 3) * half)
@@ -198,7 +198,7 @@ def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) ->
         else:
             continue
         follows = rng.random() < 0.5
-        share_of_all = rng.choice([1.0, 0.65, 0.4])  # the rest is left to the next push
+        share_of_all = rng.choice([1.0, 0.7, 0.5])  # the rest is left to the next push
         angle = share_of_all * left
         arc, swept, seen_by_handle = [], [volume @ R.T + _back(start, 0.05)[:3, 3]], []
         for share in np.linspace(0, 1, 9):

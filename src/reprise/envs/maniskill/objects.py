@@ -52,7 +52,7 @@ def compound_object(seed: int) -> tuple[Primitive, ...]:
 
     Example:
         >>> [part.parent for part in compound_object(3)]
-        [-1, 0, 0, 0]
+        [-1, 0, 0, 1, 3]
     """
     rng = np.random.default_rng(seed)
     parts: list[Primitive] = []

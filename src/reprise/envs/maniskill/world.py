@@ -186,17 +186,16 @@ class World:
     def _build(self) -> None:
         assets, scene = self.scene()
         joints = (BASE_JOINTS if self.mobile else ()) + ARM_JOINTS + FINGER_JOINTS
-        cameras = {"base_camera": Camera(*self.camera)} | self.extra_cameras()
+        self.cameras = self.place_cameras()
         xml = SCENE.format(
             timestep=1 / self.sim_freq,
             assets=assets,
-            cameras="".join(look(name, camera) for name, camera in cameras.items()),
+            cameras="".join(look(name, view) for name, view in self.cameras.items() if not view.mounted),
             robot=self.robot(),
             scene=scene,
         )
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
-        self.cameras = cameras | {"hand_camera": Camera((0, 0, 0), (0, 0, 1))}
         self.drives = Drives(self.model, self.data, joints)
         arm = len(joints) - 9
         self._arm = slice(arm, arm + 7)
@@ -213,9 +212,9 @@ class World:
         """MJCF of the robot."""
         return panda_mjcf(self.base)
 
-    def extra_cameras(self) -> dict[str, Camera]:
-        """Cameras beside base camera and hand camera."""
-        return {}
+    def place_cameras(self) -> dict[str, Camera]:
+        """The cameras by name."""
+        return {"base_camera": Camera(*self.camera), "hand_camera": Camera((0, 0, 0), (0, 0, 1), mounted=True)}
 
     def place_robot(self, rng: np.random.RandomState) -> None:
         """The arm at its start, each joint off by N(0, 0.02) rad, fingers open."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
-from reprise.envs.maniskill.cameras import Camera
+from reprise.envs.maniskill.cameras import Camera, look
 from reprise.envs.maniskill.panda import panda_mjcf
 from reprise.envs.maniskill.world import World
 
@@ -51,6 +51,12 @@ def cabinet(seed: int, doors: bool) -> Cabinet:
     return Cabinet(depth, width, height, doors, tuple(hinges), tuple(kinds), tuple(travel.tolist()))
 
 
+OVERHEAD = {
+    f"overhead_camera_{i}": Camera(
+        (0, 0, 1.5), (float(np.cos(yaw)), float(np.sin(yaw)), 0.5), 160, 400, 60.0, mounted=True
+    )
+    for i, yaw in enumerate(np.radians([0, 120, -120]))
+}
 THICK = 0.01  # half thickness of boards
 
 
@@ -82,7 +88,7 @@ def _compartment(c: Cabinet, index: int) -> str:
         side = c.hinges[index]
         edge = side * c.width  # the hinge; the board lies on the other side of it
         parts = _board(front, (0, -edge, 0)) + _handle(c.handles[index], -1.75 * edge, True, rgba)
-        joint = f'axis="0 0 {side}" range="0 {c.travel[index]}"'
+        joint = f'axis="0 0 {-side}" range="0 {c.travel[index]}"'
         pos = f"{-c.depth - THICK} {edge} {z}"
         kind = "hinge"
     else:
@@ -126,14 +132,15 @@ class _OpenCabinet(World):
             '<body name="mobile"><joint name="base_x" type="slide" axis="1 0 0"/>'
             '<joint name="base_y" type="slide" axis="0 1 0"/><joint name="base_yaw" axis="0 0 1"/>'
             f'<geom type="box" pos="0 0 .17" size=".25 .2 .15" mass="60" {solid} rgba=".3 .35 .45 1"/>'
+            f"{''.join(look(name, camera) for name, camera in OVERHEAD.items())}"
             '<body name="torso"><joint name="torso" type="slide" axis="0 0 1" range="0 .4"/>'
             f'<geom type="box" pos="0 0 .34" size=".15 .12 .02" mass="10" {solid} rgba=".4 .45 .55 1"/>'
             f"{panda_mjcf(self.base)}</body></body>"
         )
 
-    def extra_cameras(self) -> dict[str, Camera]:
-        """The fixed view is the base camera; the cameras on the robot are in its frame (``overhead_mjcf``)."""
-        return {}
+    def place_cameras(self) -> dict[str, Camera]:
+        """Three on a mast of the robot, which look all around, instead of one that stands in the scene."""
+        return OVERHEAD | {"hand_camera": Camera((0, 0, 0), (0, 0, 1), mounted=True)}
 
     def place(self, rng: np.random.RandomState) -> None:
         n = len(self.cabinet.travel)
@@ -172,14 +179,16 @@ class _OpenCabinet(World):
         static = speed <= 0.1 and turn <= 1
         return {"open_share": opened, "link_static": static, "success": bool(opened >= 1 and static)}
 
+    def _handle(self) -> list[int]:
+        """Ids of the handle's geoms: all of the door or drawer that is no board."""
+        geoms = self.geoms_of(f"link{self.target_index}_")
+        return [geom for geom in geoms if self.model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_BOX]
+
     def handle_distance(self) -> float:
         """The least distance between a finger and the handle, in metres."""
-        geoms = self.geoms_of(f"link{self.target_index}_")
-        handle = [g for g in geoms if self.model.geom_type[g] != mujoco.mjtGeom.mjGEOM_BOX]
         fingers = [self.model.geom(name).id for name in ("finger1", "finger2")]
-        return max(
-            min(mujoco.mj_geomDistance(self.model, self.data, f, g, 5.0, None) for f in fingers for g in handle), 0
-        )
+        pairs = [(finger, geom) for finger in fingers for geom in self._handle()]
+        return max(min(mujoco.mj_geomDistance(self.model, self.data, *pair, 5.0, None) for pair in pairs), 0.0)
 
     def dense_reward(self, info: dict[str, Any]) -> float:
         """Stages: reach the handle, open, come to rest."""
@@ -196,9 +205,7 @@ class _OpenCabinet(World):
 
     def handle_position(self) -> np.ndarray:
         """Mean (3,) of the centres of the handle's parts in the world."""
-        geoms = self.geoms_of(f"link{self.target_index}_")
-        handle = [g for g in geoms if self.model.geom_type[g] != mujoco.mjtGeom.mjGEOM_BOX]
-        return self.data.geom_xpos[handle].mean(0)
+        return self.data.geom_xpos[self._handle()].mean(0)
 
     def privileged_observation(self) -> dict[str, np.ndarray]:
         joint = self.data.joint(f"cabinet{self.target_index}")
@@ -225,8 +232,8 @@ class OpenCabinetDoor(_OpenCabinet):
 class OpenCabinetDrawer(_OpenCabinet):
     """A mobile arm, 1.6 to 1.8 m away, has to pull out one drawer of a cabinet; 25 to train, 10 to test.
 
-    Success: open by nine tenths of its range, and the drawer at rest. Source: table of the families in the appendix, row
-    12; the cabinets are generated.
+    Success: open by nine tenths of its range, and the drawer at rest. Source: table of the families in the appendix,
+    row 12; the cabinets are generated.
     """
 
     doors = False
