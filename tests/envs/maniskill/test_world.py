@@ -388,6 +388,24 @@ def test_a_cabinet_is_open_at_nine_tenths_and_at_rest(family):
         assert handle[0] < world.handle_position()[0]  # it opens towards the robot
 
 
+def test_obstacles_leave_a_way_round_but_none_straight_through():
+    world = make_world("AvoidObstacles")
+    assert world.max_episode_steps == 500
+    for model_id in range(4):
+        world.reset(0, model_id=model_id)
+        start, between, goal = world.route()
+        assert np.array_equal(world.arm_qpos(), start)
+        np.testing.assert_allclose(world.pose("base")[:3, 3], 0)
+        steps = np.linspace(0, 1, 40)
+        for a, b, free in ((start, between, True), (between, goal, True), (start, goal, False)):
+            assert any(world.touching(a + share * (b - a)) for share in steps) != free
+        for offset, success in ((0.0, True), (np.radians(14), True), (np.radians(16), False)):
+            world.drives.qpos[:7] = goal
+            world.drives.qpos[6] += offset
+            mujoco.mj_forward(world.model, world.data)
+            assert world.success() == success
+
+
 def test_the_speed_of_a_door_is_a_finite_difference():
     world = make_world("OpenCabinetDrawer")
     world.reset(0)

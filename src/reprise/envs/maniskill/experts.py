@@ -21,7 +21,7 @@ from reprise.envs.maniskill.planning import (
     signed_distance,
 )
 from reprise.envs.maniskill.poses import exp_rotation, inverse, make_pose
-from reprise.envs.maniskill.tasks import PegInsertionSide, PickCube, PickSingle, StackCube, TurnFaucet
+from reprise.envs.maniskill.tasks import AvoidObstacles, PegInsertionSide, PickCube, PickSingle, StackCube, TurnFaucet
 from reprise.envs.maniskill.world import World
 
 __all__ = ["EXPERTS", "run_expert"]
@@ -229,12 +229,22 @@ def _plan_push(world: TurnFaucet, planner: Planner, rng: np.random.Generator) ->
     return best[1]
 
 
+def avoid_obstacles(world: AvoidObstacles, planner: Planner) -> None:
+    """Along the way that is known to be free, joint by joint in proportion."""
+    for q in world.route()[1:]:
+        start = planner.q
+        n = int(np.ceil(np.abs(q - start).max() / 0.04))
+        planner.follow([start + share * (q - start) for share in np.arange(1, n + 1) / n], settle=0.05)
+    planner.wait()
+
+
 EXPERTS: dict[str, Callable[[Any, Planner], None]] = {
     "PickCube": pick_cube,
     "StackCube": stack_cube,
     "PickSingle": pick_single,
     "PegInsertionSide": peg_insertion_side,
     "TurnFaucet": turn_faucet,
+    "AvoidObstacles": avoid_obstacles,
 }
 
 

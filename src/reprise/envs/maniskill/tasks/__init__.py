@@ -1,5 +1,6 @@
 """The families of tasks."""
 
+from reprise.envs.maniskill.tasks.avoid_obstacles import AvoidObstacles
 from reprise.envs.maniskill.tasks.open_cabinet import OpenCabinetDoor, OpenCabinetDrawer
 from reprise.envs.maniskill.tasks.peg_insertion_side import PegInsertionSide
 from reprise.envs.maniskill.tasks.pick_cube import PickCube
@@ -11,6 +12,7 @@ from reprise.envs.maniskill.world import World
 
 __all__ = [
     "FAMILIES",
+    "AvoidObstacles",
     "OpenCabinetDoor",
     "OpenCabinetDrawer",
     "PegInsertionSide",
@@ -30,6 +32,7 @@ FAMILIES: dict[str, type[World]] = {
         PegInsertionSide,
         TurnFaucet,
         PlugCharger,
+        AvoidObstacles,
         OpenCabinetDoor,
         OpenCabinetDrawer,
     )
