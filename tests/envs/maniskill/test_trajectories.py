@@ -41,6 +41,8 @@ def test_experts_solve_their_family(family):
 def test_an_expert_in_another_mode_or_family_is_refused():
     with pytest.raises(ValueError, match="experts act in pd_joint_pos, but this world takes pd_joint_vel"):
         run_expert(make_world("PickCube", control_mode="pd_joint_vel"))
+    with pytest.raises(ValueError, match="no expert for OpenCabinetDoor; there are PickCube, "):
+        run_expert(make_world("OpenCabinetDoor"))
 
 
 def test_a_replay_is_exact_and_records_what_is_asked(cubes):

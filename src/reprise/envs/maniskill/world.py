@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
-from reprise.envs.maniskill.cameras import OBSERVATION_MODES, Camera, Renderer, default_renderer, look
 from reprise.envs.maniskill.controllers import (
     ARM_JOINTS,
     BASE_JOINTS,
@@ -23,6 +22,15 @@ from reprise.envs.maniskill.controllers import (
     make_controller,
 )
 from reprise.envs.maniskill.drives import Drives
+from reprise.envs.maniskill.observations import (
+    OBSERVATION_MODES,
+    Camera,
+    Renderer,
+    default_renderer,
+    flatten,
+    look,
+    single_precision,
+)
 from reprise.envs.maniskill.panda import HOME, panda_mjcf
 from reprise.envs.maniskill.poses import make_pose, to_pose7
 
@@ -61,7 +69,7 @@ class World:
         sim_freq: physics steps a second.
         control_freq: actions a second.
         object_set: "train" or "test", for families with many objects.
-        renderer: draws the pictures, see :class:`~reprise.envs.maniskill.cameras.Renderer`; MuJoCo's by default.
+        renderer: draws the pictures, see :class:`~reprise.envs.maniskill.observations.Renderer`; MuJoCo's by default.
         image_size: height and width in pixels; by default that of each camera.
         interpolate: position targets move there over the control period instead of jumping.
 
@@ -314,7 +322,7 @@ class World:
             return flatten(observation)
         if self.obs_mode != "state_dict":
             observation |= OBSERVATION_MODES[self.obs_mode](self)
-        return _single(observation)
+        return single_precision(observation)
 
     def _proprioception(self) -> dict[str, Any]:
         agent: dict[str, Any] = {
@@ -425,23 +433,3 @@ class World:
             if size / self.sim_freq < min_impulse or force @ outwards < size * np.cos(np.radians(max_angle)):
                 return False
         return True
-
-
-def flatten(observation: dict[str, Any]) -> Array:
-    """All numbers of nested dictionaries in their order, as one float32 vector."""
-    parts: list[Array] = []
-    for value in observation.values():
-        parts.append(flatten(value) if isinstance(value, dict) else np.asarray(value, dtype=np.float32).ravel())
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def _single(observation: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which floats are float32."""
-    result: dict[str, Any] = {}
-    for name, value in observation.items():
-        if isinstance(value, dict):
-            result[name] = _single(value)
-        else:
-            value = np.asarray(value)
-            result[name] = value.astype(np.float32) if value.dtype == np.float64 else value
-    return result

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
-from reprise.envs.maniskill.cameras import Camera, look
+from reprise.envs.maniskill.observations import Camera, look
 from reprise.envs.maniskill.panda import panda_mjcf
 from reprise.envs.maniskill.world import World
 

@@ -44,7 +44,7 @@ class StackCube(World):
         static = speed <= 1e-3 and turn <= 1e-2
         grasped = self.is_grasping("cubeA")
         return {
-            "is_cubaA_grasped": grasped,
+            "is_cubeA_grasped": grasped,
             "is_cubeA_on_cubeB": on,
             "is_cubeA_static": static,
             "success": on and static and not grasped,
@@ -63,9 +63,9 @@ class StackCube(World):
         if info["is_cubeA_on_cubeB"]:
             speed, turn = self.velocity("cubeA")
             opening = min(self.opening() / 0.08, 1.0)
-            released = opening if info["is_cubaA_grasped"] else 1.0
+            released = opening if info["is_cubeA_grasped"] else 1.0
             return 8 + 2 * released + 2 * (1 - np.tanh(10 * speed)) + (1 - np.tanh(turn))
-        if info["is_cubaA_grasped"]:
+        if info["is_cubeA_grasped"]:
             goal = B[:3, 3] + [0, 0, 2 * HALF]
             sideways = np.linalg.norm(A[:2, 3] - goal[:2])
             lifted = np.clip((A[2, 3] - HALF) / (2 * HALF), 0, 1)

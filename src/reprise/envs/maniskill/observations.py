@@ -1,4 +1,4 @@
-"""Cameras and the observation modes that need them: raw images, colour and depth, fused point clouds.
+"""Observations: cameras and the modes that need them (images, colour and depth, point clouds), and their layout.
 
 Source: Gu et al., ManiSkill2, ICLR 2023, section 3.2 and the table of cameras.
 """
@@ -16,7 +16,17 @@ import numpy as np
 if TYPE_CHECKING:
     from reprise.envs.maniskill.world import World
 
-__all__ = ["OBSERVATION_MODES", "Camera", "MujocoRenderer", "Renderer", "back_project", "default_renderer", "look"]
+__all__ = [
+    "OBSERVATION_MODES",
+    "Camera",
+    "MujocoRenderer",
+    "Renderer",
+    "back_project",
+    "default_renderer",
+    "flatten",
+    "look",
+    "single_precision",
+]
 
 Array = np.ndarray
 GL_TO_CV = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL looks along -z with y up, OpenCV along +z with y down
@@ -225,3 +235,23 @@ OBSERVATION_MODES: dict[str, Callable[[World], dict[str, Any]]] = {
     "pointcloud": _pointcloud,
     "pointcloud+robot_seg": lambda world: _pointcloud(world, robot_seg=True),
 }
+
+
+def flatten(observation: dict[str, Any]) -> Array:
+    """All numbers of nested dictionaries in their order, as one float32 vector."""
+    parts: list[Array] = []
+    for value in observation.values():
+        parts.append(flatten(value) if isinstance(value, dict) else np.asarray(value, dtype=np.float32).ravel())
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def single_precision(observation: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which floats are float32."""
+    result: dict[str, Any] = {}
+    for name, value in observation.items():
+        if isinstance(value, dict):
+            result[name] = single_precision(value)
+        else:
+            value = np.asarray(value)
+            result[name] = value.astype(np.float32) if value.dtype == np.float64 else value
+    return result
