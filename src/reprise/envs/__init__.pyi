@@ -1,3 +1,4 @@
+from . import maniskill as maniskill
 from .mujoco_world import MujocoWorld as MujocoWorld
 from .push_t import PushT as PushT, coverage as coverage, keypoints as keypoints
 from .raycast import Camera as Camera, Look as Look, Poses as Poses, RayCaster as RayCaster
