@@ -65,7 +65,7 @@ class LinearInterpreter:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.scope, self.x0, self.batch_size = scope, x0.detach().clone(), batch_size
         y0, residual = scope(self.x0, torch.zeros_like(self.x0))
-        if len(y0) != 1:
+        if y0.ndim == 0 or len(y0) != 1:
             raise ValueError(f"the network returns {tuple(y0.shape)} for one input; the batch must stay in front")
         self.output, self.residual = y0[0], residual[0]
 
@@ -117,17 +117,24 @@ class LinearInterpreter:
         Returns:
             (len(indices), *output shape).
         """
-        return self._units(indices, self.input_shape, self.apply)
+        outputs = self.output_shape.numel()
+        index = _flat(indices, self.input_shape)
+        if outputs < len(index):  # all rows are cheaper
+            return (
+                self.rows(range(outputs))
+                .view(outputs, -1)[:, index.to(self.x0.device)]
+                .T.reshape(-1, *self.output_shape)
+            )
+        return self._units(index, self.input_shape, self.apply)
 
     def rows(self, indices: Indices) -> Tensor:
         """What single output elements gather from the input (receptive filters): (len(indices), *input shape).
 
         ``indices`` are as for :meth:`columns`, into an output: for a classifier, classes.
         """
-        return self._units(indices, self.output_shape, self.adjoint)
+        return self._units(_flat(indices, self.output_shape), self.output_shape, self.adjoint)
 
-    def _units(self, indices: Indices, shape: torch.Size, product: Callable[[Tensor], Tensor]) -> Tensor:
-        flat = _flat(indices, shape)
+    def _units(self, flat: Tensor, shape: torch.Size, product: Callable[[Tensor], Tensor]) -> Tensor:
         parts = []
         for chunk in flat.split(self.batch_size):
             units = torch.zeros(len(chunk), shape.numel(), dtype=self.x0.dtype, device=self.x0.device)

@@ -165,7 +165,7 @@ class Call:
             return Lanes(y0, y1, self.replay)
         if isinstance(y0, (list, tuple)):
             pairs = [self.join(a, b) for a, b in zip(y0, y1 or [None] * len(y0), strict=True)]
-            return type(y0)(pairs) if type(y0) in (list, tuple) else tuple(pairs)
+            return type(y0)(pairs)
         return y0
 
 

@@ -114,12 +114,12 @@ def dropout(call: Call) -> Any:
 
 
 def relu(call: Call) -> Any:
-    """1[x0 > 0] x1, in one pass by the kernel of ReLU's own gradient; for the way back a mask is less to keep."""
+    """1[x0 > 0] x1."""
     x0 = call.signal.x0
-    if torch.is_grad_enabled():
-        mask = x0 > 0
-        return call.freeze(lambda t: t * mask)
-    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, x0, 0))
+    if torch.is_grad_enabled():  # x0 itself may be overwritten before the way back
+        gate = (x0 > 0).to(x0.dtype)
+        return call.freeze(lambda t: t * gate)
+    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, x0, 0))  # the fastest, in one pass
 
 
 def leaky_relu(call: Call) -> Any:
@@ -180,9 +180,16 @@ def max_pool(call: Call) -> Any:
     wanted = call.kwargs.pop("return_indices", False)
     y0, index = getattr(F, name)(call.signal.x0, *call.args[1:], **call.kwargs, return_indices=True)
     call.y0 = y0
-    flat = index.flatten(-dims)
-    lanes = call.freeze(lambda t: t.flatten(-dims).gather(-1, flat).view(index.shape))
+    lanes = call.freeze(lambda t: _picked(t, index, dims))
     return (lanes, Lanes(index, None, call.replay)) if wanted else lanes
+
+
+def _picked(t: Tensor, index: Tensor, dims: int) -> Tensor:
+    """What an index into the flattened last dimensions picks, laid out as the index is."""
+    if index.ndim == dims + 2 and not index.is_contiguous():  # channels-last
+        t, index = t.movedim(1, -1), index.movedim(1, -1)
+        return t.flatten(1, -2).gather(1, index.flatten(1, -2)).view(index.shape).movedim(-1, 1)
+    return t.flatten(-dims).gather(-1, index.flatten(-dims)).view(index.shape)
 
 
 def largest(call: Call) -> Any:
@@ -205,7 +212,7 @@ def largest(call: Call) -> Any:
     if isinstance(result, tuple):
         call.y0 = result[0]
     lanes = call.freeze(lambda t: flat(t).gather(-1, index).reshape(shape))
-    return (lanes, Lanes(result[1], None, call.replay)) if isinstance(result, tuple) else lanes
+    return type(result)((lanes, Lanes(result[1], None, call.replay))) if isinstance(result, tuple) else lanes
 
 
 def _of_two(call: Call) -> Any:
@@ -318,9 +325,11 @@ def matrix_product(call: Call) -> Any:
     """All but the last signal are frozen: in attention the weights, so that the values pass."""
     if call.args and isinstance(call.args[-1], (list, tuple)):  # einsum takes its operands as a list, too
         call.args = [*call.args[:-1], *call.args[-1]]
-    if not (signals := _signals(call.args)):
+    if not _signals(call.args):
         return decision(call)
-    return Lanes(call.y0, call.on([v if v is signals[-1] else call.pick(v, 0) for v in call.args], 1), call.replay)
+    last = max(i for i, value in enumerate(call.args) if _signals([value]))
+    factors = [value if i == last else call.pick(value, 0) for i, value in enumerate(call.args)]
+    return Lanes(call.y0, call.on(factors, 1), call.replay)
 
 
 def attention(call: Call) -> Any:

@@ -119,7 +119,7 @@ class LinearScope:
                 y0, y1 = torch.vmap(run, 1, (None, 1))(x1.unflatten(0, (len(x0), count)))
                 y1 = y1.flatten(0, 1)
         for name, y in (("the network's output", y0), ("the frozen network's output", y1)):
-            if not y.isfinite().all():
+            if not _finite(y):
                 raise ValueError(f"{name} holds NaN or infinite values; check the weights, or raise eps")
         return y0, y1
 
@@ -171,13 +171,18 @@ def _rule(action: Action) -> Rule:
     return lambda call: call.freeze(lambda t: action(call.at, call.signal.x0, t))
 
 
+def _finite(x: Tensor) -> bool:
+    x = x.detach()
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())  # the sum is quick; it may overflow
+
+
 def _check(x0: Tensor, x1: Tensor) -> int:
     """Inputs of lane 1 per input of lane 0."""
     for name, x in (("x0", x0), ("x1", x1)):
         if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or len(x) == 0:
             told = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"{name} must be a batch of floats (N, ...), not {told}")
-        if not x.detach().isfinite().all():
+        if not _finite(x):
             raise ValueError(f"{name} holds NaN or infinite values; clean it first")
     if x1.shape[1:] != x0.shape[1:] or len(x1) % len(x0) or x1.dtype != x0.dtype or x1.device != x0.device:
         raise ValueError(
