@@ -185,7 +185,7 @@ def test_several_images_hold_their_probes_in_image_major_order(net):
 
 
 @pytest.mark.parametrize("name", sorted(LINEAR_UNITS))
-def test_with_relu_and_max_pooling_F_is_the_jacobian(name):
+def test_with_relu_and_max_pooling_f_is_the_jacobian(name):
     net, x = prepared(NETWORKS[name]()), images()
     it, J = linear_interpreter(net, x, units=("relu", "max_pool2d", "mul", "batch_norm")), jacobian(net, x)
     torch.testing.assert_close(it.matrix(), J)
