@@ -194,7 +194,7 @@ class LinearInterpreter:
         return SingularTriplets(U.T.reshape(-1, *self.output_shape), S, (V @ W).T.reshape(-1, *self.input_shape), error)
 
     def as_linear_operator(self) -> LinearOperator:
-        """F as SciPy sees it, on flat arrays: for ``scipy.sparse.linalg.svds``, ``eigs`` (where F is square), ``lsqr``."""
+        """F as SciPy sees it, on flat arrays: for ``scipy.sparse.linalg.svds``, ``eigs`` (for square F), ``lsqr``."""
         from scipy.sparse.linalg import LinearOperator
 
         def wrap(product: Callable[[Tensor], Tensor], shape: torch.Size) -> Callable[[np.ndarray], np.ndarray]:

@@ -69,7 +69,7 @@ class Lanes(Tensor):
     @staticmethod
     def __new__(cls, x0: Tensor, x1: Tensor | None, replay: Replay) -> Lanes:
         """An empty shell of the right shape around both lanes."""
-        shell = Tensor._make_wrapper_subclass(cls, x0.shape, dtype=x0.dtype, device=x0.device)  # type: ignore[attr-defined]
+        shell = Tensor._make_wrapper_subclass(cls, x0.shape, dtype=x0.dtype, device=x0.device)
         shell.x0, shell.x1, shell.replay = x0, x1, replay
         return shell
 
@@ -82,7 +82,7 @@ class Lanes(Tensor):
             return _follow(func, list(args), dict(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable, *_: Any, **__: Any) -> Any:
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Only compiled code gets here, past the functions that have rules."""
         raise NotImplementedError(
             f"the network calls {func} from compiled code, which cannot be frozen; run it eagerly"

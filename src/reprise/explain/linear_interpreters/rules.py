@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from reprise.explain.linear_interpreters.lanes import Call, Lanes, Rule
 
-__all__ = ["NONLINEAR", "RULES"]
+__all__ = ["AFFINE", "NONLINEAR"]
 
 
-# Affine operations: both lanes pass, with or without the constants ---------------------------------------------------
+# Affine operations: both lanes pass, with or without the constants ----------------------------------------------------
 
 
 def metadata(call: Call) -> Any:
@@ -110,7 +110,7 @@ def dropout(call: Call) -> Any:
     return call.args[0]
 
 
-# Non-linear units: the action of lane 0's decision ---------------------------------------------------------------------
+# Non-linear units: the action of lane 0's decision --------------------------------------------------------------------
 
 
 def relu(call: Call) -> Any:
@@ -195,7 +195,7 @@ def _picked(t: Tensor, index: Tensor, dims: int) -> Tensor:
 def largest(call: Call) -> Any:
     """``max``, ``min``, ``amax`` and ``amin`` along dimensions, and of two signals place by place."""
     x, name = call.signal, call.function.__name__
-    if len(call.args) > 1 and isinstance(call.args[1], Tensor) or "other" in call.kwargs:
+    if "other" in call.kwargs or (len(call.args) > 1 and isinstance(call.args[1], Tensor)):
         return _of_two(call)
     dim = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", ())
     dims = sorted(d % x.x0.ndim for d in ((dim,) if isinstance(dim, int) else dim)) or list(range(x.x0.ndim))
@@ -220,11 +220,11 @@ def _of_two(call: Call) -> Any:
     if not _signals([a, b]):
         return decision(call)
     first = call.pick(a, 0) == call.y0
-    parts = [call.pick(value if isinstance(value, Lanes) else call.constant(value), 1) for value in (a, b)]
-    return Lanes(call.y0, torch.where(first, *parts), call.replay)
+    a1, b1 = (call.pick(value if isinstance(value, Lanes) else call.constant(value), 1) for value in (a, b))
+    return Lanes(call.y0, torch.where(first, a1, b1), call.replay)
 
 
-# Normalisation: statistics from lane 0 ---------------------------------------------------------------------------------
+# Normalisation: statistics from lane 0 --------------------------------------------------------------------------------
 
 
 def batch_norm(call: Call) -> Any:
@@ -291,7 +291,7 @@ def _scaled(call: Call, gain: Tensor, weight: Tensor | None) -> Any:
     return call.freeze(lambda t: t * gain, "normalization")
 
 
-# Products: one factor is frozen ----------------------------------------------------------------------------------------
+# Products: one factor is frozen ---------------------------------------------------------------------------------------
 
 
 def product(call: Call) -> Any:
@@ -353,37 +353,48 @@ def _table(*entries: tuple[Rule, str]) -> dict[Any, Rule]:
 
 
 AFFINE = _table(
-    (metadata, "shape size dim ndim ndimension numel nelement stride is_contiguous is_floating_point is_complex dtype "
-     "element_size device get_device is_cuda is_cpu is_mps is_meta layout requires_grad is_leaf grad_fn names len "
-     "is_sparse is_quantized zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty new_tensor"),
-    (decision, "gt lt ge le eq ne isnan isinf isfinite logical_and logical_or logical_not logical_xor invert and or xor "
-     "bitwise_not bitwise_and bitwise_or argmax argmin argsort sign sgn any all var std norm vector_norm var_mean "
-     "std_mean count_nonzero"),
-    (linear, "reshape view view_as reshape_as flatten unflatten ravel permute transpose swapaxes swapdims movedim "
-     "moveaxis t T mT squeeze unsqueeze expand expand_as broadcast_to repeat repeat_interleave tile contiguous clone "
-     "to float double half bfloat16 type_as cpu cuda narrow select getitem index_select gather "
-     "take_along_dim chunk split split_with_sizes tensor_split unbind flip fliplr flipud roll rot90 mean sum cumsum neg "
-     "positive pos avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-     "interpolate upsample upsample_nearest upsample_bilinear grid_sample pixel_shuffle pixel_unshuffle channel_shuffle "
-     "native_channel_shuffle fold unfold tril triu diagonal max_unpool1d max_unpool2d max_unpool3d"),
+    (metadata, """shape size dim ndim ndimension numel nelement stride layout dtype device get_device element_size len
+        is_contiguous is_floating_point is_complex is_cuda is_cpu is_mps is_meta is_sparse is_quantized is_leaf names
+        requires_grad grad_fn zeros_like ones_like empty_like full_like
+        new_zeros new_ones new_full new_empty new_tensor"""),
+    (decision, """gt lt ge le eq ne isnan isinf isfinite logical_and logical_or logical_not logical_xor invert and or
+        xor bitwise_not bitwise_and bitwise_or any all argmax argmin argsort sign sgn count_nonzero
+        var std var_mean std_mean norm vector_norm"""),
+    (linear, """reshape view view_as reshape_as flatten unflatten ravel permute transpose swapaxes swapdims movedim
+        moveaxis t T mT squeeze unsqueeze expand expand_as broadcast_to repeat repeat_interleave tile contiguous clone
+        to float double half bfloat16 type_as cpu cuda narrow select getitem index_select gather take_along_dim
+        chunk split split_with_sizes tensor_split unbind flip fliplr flipud roll rot90 tril triu diagonal
+        mean sum cumsum neg positive pos
+        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        max_unpool1d max_unpool2d max_unpool3d interpolate upsample upsample_nearest upsample_bilinear grid_sample
+        pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle fold unfold"""),
     (identity, "detach data"),
     (weighted, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear"),
     (addition, "add sub subtract rsub radd"),
     (joined, "cat concat concatenate stack hstack vstack dstack"),
-    (padding, "pad"), (choice, "where"), (masking, "masked_fill"), (assignment, "setitem copy"),
+    (padding, "pad"),
+    (choice, "where"),
+    (masking, "masked_fill"),
+    (assignment, "setitem copy"),
     (dropout, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
 )  # fmt: skip
 NONLINEAR = _table(
-    (relu, "relu"), (leaky_relu, "leaky_relu prelu rrelu"),
-    (pointwise, "sigmoid tanh gelu silu elu selu celu mish softplus softsign logsigmoid hardsigmoid hardswish hardtanh "
-     "relu6 threshold softshrink hardshrink tanhshrink clamp clamp_min clamp_max clip abs exp expm1 log log1p sqrt "
-     "rsqrt square pow sin cos atan erf reciprocal"),
-    (quotients, "softmax log_softmax softmin local_response_norm"), (gated, "glu"),
-    (max_pool, " ".join(f"{adaptive}max_pool{d}d{indices}" for adaptive in ("", "adaptive_") for d in (1, 2, 3)
-                        for indices in ("", "_with_indices"))),
+    (relu, "relu"),
+    (leaky_relu, "leaky_relu prelu rrelu"),
+    (pointwise, """sigmoid tanh gelu silu elu selu celu mish softplus softsign logsigmoid hardsigmoid hardswish hardtanh
+        relu6 threshold softshrink hardshrink tanhshrink clamp clamp_min clamp_max clip abs exp expm1 log log1p
+        sqrt rsqrt square pow sin cos atan erf reciprocal"""),
+    (quotients, "softmax log_softmax softmin local_response_norm"),
+    (gated, "glu"),
+    (max_pool, """max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
+        max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+        adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices"""),
     (largest, "max min amax amin maximum minimum"),
-    (group_norm, "group_norm"), (layer_norm, "layer_norm rms_norm"), (normalize, "normalize"),
-    (product, "mul multiply rmul"), (quotient, "div divide true_divide rdiv rtruediv"),
-    (matrix_product, "matmul rmatmul bmm mm mv einsum"), (attention, "scaled_dot_product_attention"),
+    (group_norm, "group_norm"),
+    (layer_norm, "layer_norm rms_norm"),
+    (normalize, "normalize"),
+    (product, "mul multiply rmul"),
+    (quotient, "div divide true_divide rdiv rtruediv"),
+    (matrix_product, "matmul rmatmul bmm mm mv einsum"),
+    (attention, "scaled_dot_product_attention"),
 ) | {F.batch_norm: batch_norm, F.instance_norm: instance_norm}  # fmt: skip
-RULES: dict[Any, Rule] = AFFINE | NONLINEAR

@@ -60,9 +60,9 @@ class LinearScope:
         pointwise: str = "gain",
         eps: float = 1e-6,
     ) -> None:
-        known = {getattr(key, "__name__", key): key for key in NONLINEAR}
+        known: dict[str, Any] = {getattr(key, "__name__", key): key for key in NONLINEAR}
         unknown = set() if units == "all" else set(units) - set(known)
-        if isinstance(units, str) and units != "all" or unknown:
+        if unknown or (isinstance(units, str) and units != "all"):
             raise ValueError(
                 f'units is "all" or a collection of {", ".join(sorted(known))}, not {sorted(unknown) or units}'
             )
@@ -116,7 +116,9 @@ class LinearScope:
             if count == 1:
                 y0, y1 = run(x1)
             else:  # seen from inside, both lanes have one shape, whatever the network does to it
-                y0, y1 = torch.vmap(run, 1, (None, 1))(x1.unflatten(0, (len(x0), count)))
+                y0, y1 = torch.vmap(run, 1, (None, 1))(  # type: ignore[arg-type]
+                    x1.unflatten(0, (len(x0), count))
+                )
                 y1 = y1.flatten(0, 1)
         for name, y in (("the network's output", y0), ("the frozen network's output", y1)):
             if not _finite(y):

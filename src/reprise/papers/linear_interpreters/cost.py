@@ -29,7 +29,11 @@ def measure(trial: Any) -> dict[str, float]:
     """Count bytes at every depth; both ways must give the same products."""
     s, metrics, peaks = trial.settings, {}, []
     for depth in s.depths:
-        net, x0, x1 = chain(depth, s.width), torch.randn(s.probes, 1, s.side, s.side), torch.randn(s.probes, 1, s.side, s.side)
+        net, x0, x1 = (
+            chain(depth, s.width),
+            torch.randn(s.probes, 1, s.side, s.side),
+            torch.randn(s.probes, 1, s.side, s.side),
+        )
         stored, scope = StoredDecisions(net, x0), LinearScope(net)
 
         def product(net: nn.Sequential = net, x0: Tensor = x0, x1: Tensor = x1, scope: LinearScope = scope) -> Tensor:

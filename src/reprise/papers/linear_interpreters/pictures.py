@@ -40,12 +40,14 @@ def draw_basis(results: Any) -> Figure:
     rows = list(figure.subfigures(1 + len(files), 1, height_ratios=heights, squeeze=False)[:, 0])
     for name, file in files.items():
         _basis(rows.pop(0), file, cells, results.arms[name].what)
-    for axes, (metric, title) in zip(
-        rows[0].subplots(1, 2), {"spread": "spread of eigen-inputs", "band_pass_output": "detail in eigen-outputs"}.items(),
-        strict=True,
-    ):  # fmt: skip
+    titles = {"spread": "spread of eigen-inputs", "band_pass_output": "detail in eigen-outputs"}
+    for axes, (metric, title) in zip(rows[0].subplots(1, 2), titles.items(), strict=True):
         _dots(axes, results, metric, cells)
-        label = "participation ratio (share of pixels)" if metric == "spread" else "energy above 1/8 cycle per pixel (share)"
+        label = (
+            "participation ratio (share of pixels)"
+            if metric == "spread"
+            else "energy above 1/8 cycle per pixel (share)"
+        )
         axes.set(title=f"{title.capitalize()}: a dot per seed", ylabel=label, ylim=(0, None))
     rows[0].axes[0].legend(frameon=False, fontsize="small")
     return figure
@@ -86,7 +88,9 @@ def _basis(panel: SubFigure, file: Path, cells: list[str], what: str) -> None:
     panel.suptitle(f"{what.capitalize()}: picture, row of its middle pixel, leading eigen-inputs", fontsize="medium")
     grid = panel.subplots(len(cells), 10, squeeze=False)
     for axes, cell in zip(grid, cells, strict=True):
-        pictures = [kept[f"picture {cell}"], kept[f"row {cell}"], *kept[f"inputs {cell}"]] if f"row {cell}" in kept else []
+        pictures = (
+            [kept[f"picture {cell}"], kept[f"row {cell}"], *kept[f"inputs {cell}"]] if f"row {cell}" in kept else []
+        )
         for i, (ax, picture) in enumerate(zip(axes, pictures, strict=False)):
             limit = np.abs(picture).max()
             ax.imshow(picture, **({"cmap": "gray"} if i == 0 else {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}))

@@ -48,7 +48,8 @@ def prepare(trial: Any) -> dict[str, tuple[Images, Images]]:
 
 def measure(trial: Any) -> dict[str, float]:
     """Train one network per set of data, and split its outputs."""
-    s, metrics = trial.settings, {}
+    s = trial.settings
+    metrics: dict[str, float] = {}
     for epochs, (name, (train, test)) in zip(s.classifier_epochs, trial.shared.items(), strict=True):
         values = _enlarge(trial, train, test) if s.task == "enlarge" else _classify(trial, name, train, test, epochs)
         metrics |= {f"{metric}[{name}]": value for metric, value in values.items()}

@@ -17,10 +17,11 @@ class StoredDecisions:
     """
 
     def __init__(self, net: nn.Sequential, x0: Tensor) -> None:
-        self.net, self.decisions = net, []
+        self.net = net
+        self.decisions: list[Tensor] = []  # none where a layer decides nothing
         with torch.no_grad():
             for layer in net:
-                decision = None
+                decision = x0.new_empty(0)
                 if isinstance(layer, nn.ReLU):
                     decision = x0 > 0
                 elif isinstance(layer, nn.MaxPool2d):
@@ -33,7 +34,7 @@ class StoredDecisions:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each unit's decision."""
-        return [decision.numel() * decision.element_size() for decision in self.decisions if decision is not None]
+        return [decision.numel() * decision.element_size() for decision in self.decisions if decision.numel()]
 
     @torch.no_grad()
     def apply(self, x1: Tensor) -> Tensor:

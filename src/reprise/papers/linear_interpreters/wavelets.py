@@ -55,7 +55,9 @@ def prepare(trial: Any) -> dict[str, Any]:
 
 def measure(trial: Any) -> dict[str, float]:
     """Localisation and spectrum of the leading singular vectors, mean over vectors and pictures."""
-    s, metrics, kept = trial.settings, {}, {}
+    s = trial.settings
+    metrics: dict[str, float] = {}
+    kept: dict[str, np.ndarray] = {}
     for name, (nets, pictures, diverged) in trial.shared.items():
         if s.net == "trained" and diverged is not None:
             metrics |= {f"spread[{name}]": 1.0, f"band_pass[{name}]": 0.0, f"band_pass_output[{name}]": 0.0}
@@ -78,7 +80,7 @@ def measure(trial: Any) -> dict[str, float]:
 
 
 def participation(vectors: np.ndarray) -> np.ndarray:
-    """(sum v^2)^2 / (n sum v^4) of each picture: 1 where it is spread evenly over all n pixels, 1/n for a single one."""
+    """(sum v^2)^2 / (n sum v^4) of each picture: 1 where all n pixels take part evenly, 1/n for a single one."""
     power = np.square(vectors.reshape(len(vectors), -1))
     return power.sum(1) ** 2 / (power.shape[1] * np.square(power).sum(1))
 
