@@ -369,6 +369,14 @@ def written(x):
     return x
 
 
+def accumulated(x):
+    first = x.sigmoid()
+    kept = first[:, :1]
+    first += x
+    F.relu_(first)
+    return kept + first.mul_(3)
+
+
 def unpooled(x):
     pooled, index = F.max_pool2d(x, 2, return_indices=True)
     return F.max_unpool2d(pooled, index, 2)
@@ -385,6 +393,7 @@ SPELLINGS = {
     "where": lambda x: torch.where(x > 0.2, x, 0.1 * x),
     "masked_fill": lambda x: x.masked_fill(x < 0, 0.3),
     "views": written,
+    "views in place": accumulated,
     "unpool": unpooled,
     "reflected": lambda x: 1 - 2 / (3 + x.square()),
     "power": lambda x: x**3 + 2.0,

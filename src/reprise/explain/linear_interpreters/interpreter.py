@@ -55,7 +55,7 @@ class LinearInterpreter:
         ValueError: x0 is no batch of one, or the network does not take it; and as :class:`LinearScope` says.
     """
 
-    def __init__(self, scope: LinearScope, x0: Tensor, batch_size: int = 64) -> None:
+    def __init__(self, scope: LinearScope, x0: Tensor, batch_size: int = 32) -> None:
         if not isinstance(x0, Tensor) or x0.ndim < 2 or len(x0) != 1:
             told = tuple(x0.shape) if isinstance(x0, Tensor) else type(x0).__name__
             raise ValueError(
@@ -258,7 +258,7 @@ class LinearInterpreter:
 
 
 def linear_interpreter(
-    model: nn.Module | LinearScope, x0: Tensor, *, batch_size: int = 64, **options: Any
+    model: nn.Module | LinearScope, x0: Tensor, *, batch_size: int = 32, **options: Any
 ) -> LinearInterpreter:
     """Read a network at one input as the affine map F x + r. Source: Navarrete Michelini et al., arXiv 1908.05168.
 

@@ -60,17 +60,19 @@ class Lanes(Tensor):
         x0: the signal, exactly as without a replay.
         x1: the same shape; None for a decision of lane 0 (a mask, an index, a statistic), which is frozen.
         replay: what holds for this pass.
+        viewed: whether other lanes may be views of these, or these of others.
     """
 
     x0: Tensor
     x1: Tensor | None
     replay: Replay
+    viewed: bool
 
     @staticmethod
     def __new__(cls, x0: Tensor, x1: Tensor | None, replay: Replay) -> Lanes:
         """An empty shell of the right shape around both lanes."""
         shell = Tensor._make_wrapper_subclass(cls, x0.shape, dtype=x0.dtype, device=x0.device)
-        shell.x0, shell.x1, shell.replay = x0, x1, replay
+        shell.x0, shell.x1, shell.replay, shell.viewed = x0, x1, replay, False
         return shell
 
     @classmethod
@@ -157,14 +159,16 @@ class Call:
         y1 = action(x.x1)
         if kind in self.replay.constants:
             y1 = y1 + (self.y0 - action(x.x0))
-        return Lanes(self.y0, y1, self.replay)
+        return Lanes(self.y0, y1.clone() if y1 is x.x1 else y1, self.replay)
 
-    def join(self, y0: Any, y1: Any) -> Any:
+    def join(self, y0: Any, y1: Any, viewed: bool = False) -> Any:
         """Both lanes of what a function returned, also where that is a sequence."""
         if isinstance(y0, Tensor):
-            return Lanes(y0, y1, self.replay)
+            lanes = Lanes(y0, y1, self.replay)
+            lanes.viewed = viewed
+            return lanes
         if isinstance(y0, (list, tuple)):
-            pairs = [self.join(a, b) for a, b in zip(y0, y1 or [None] * len(y0), strict=True)]
+            pairs = [self.join(a, b, viewed) for a, b in zip(y0, y1 or [None] * len(y0), strict=True)]
             return type(y0)(pairs)
         return y0
 
@@ -185,7 +189,7 @@ def _follow(func: Callable, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if kwargs.get("out", 0) is None:
         del kwargs["out"]
     target = args[0]
-    if in_place and isinstance(target, Lanes) and torch.is_grad_enabled():  # the way back must find what was decided by
+    if in_place and isinstance(target, Lanes) and target.viewed and torch.is_grad_enabled():  # the way back must find what was decided by
         args[0] = Lanes(target.x0.clone(), target.x1, target.replay)
     call = Call(func, args, kwargs, _find(args, kwargs).replay)
     rule = call.replay.rules.get(func) or call.replay.rules.get(name)
@@ -216,9 +220,15 @@ def _overwrite(call: Call, target: Any, result: Lanes) -> Lanes:
         raise NotImplementedError(f"{call.told} writes a signal into a constant in place; make a new tensor instead")
     if target.x0.shape != result.x0.shape:
         raise NotImplementedError(f"{call.told} changes a shape in place; make a new tensor instead")
-    target.x0.copy_(result.x0)
-    if target.x1 is not None:
-        target.x1.copy_(result.x1 if result.x1 is not None else call.constant(result.x0))
+    y0, y1 = result.x0, result.x1
+    if target.x1 is not None and y1 is None:
+        y1 = call.constant(y0)
+    if target.viewed:
+        target.x0.copy_(y0)
+        if target.x1 is not None:
+            target.x1.copy_(y1)
+    else:
+        target.x0, target.x1 = y0, y1
     return target
 
 

@@ -30,7 +30,8 @@ def linear(call: Call) -> Any:
     """Operations that are linear in their signal."""
     if getattr(call.args[0], "x1", None) is None:
         return decision(call)
-    return call.join(call.y0, call.on(call.args, 1))
+    call.signal.viewed = True
+    return call.join(call.y0, call.on(call.args, 1), viewed=True)
 
 
 def identity(call: Call) -> Any:

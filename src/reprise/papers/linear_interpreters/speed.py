@@ -14,7 +14,7 @@ from reprise.explain import linear_interpreter
 @dataclass(frozen=True)
 class Settings:
     peer: str = "jacrev"  # "jacrev": all rows, in chunks; "jvp": forward mode, one direction per column
-    chunk: int = 64  # rows or directions at once
+    chunk: int = 64  # the peer's rows or directions at once
     columns: int = 64  # of a picture's 784
     width: int = 16  # channels of the four convolutions
 
@@ -28,7 +28,7 @@ def measure(trial: Any) -> dict[str, float]:
     x, index = torch.randn(1, 1, 28, 28), torch.randperm(784)[: s.columns]
 
     def ours() -> Tensor:
-        return linear_interpreter(net, x, batch_size=s.chunk).columns(index).flatten(1)
+        return linear_interpreter(net, x).columns(index).flatten(1)
 
     def theirs() -> Tensor:
         with torch.no_grad():
