@@ -84,7 +84,7 @@ class Lanes(Tensor):
             return _follow(func, list(args), dict(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Only compiled code gets here, past the functions that have rules."""
         raise NotImplementedError(
             f"the network calls {func} from compiled code, which cannot be frozen; run it eagerly"
@@ -189,7 +189,9 @@ def _follow(func: Callable, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if kwargs.get("out", 0) is None:
         del kwargs["out"]
     target = args[0]
-    if in_place and isinstance(target, Lanes) and target.viewed and torch.is_grad_enabled():  # the way back must find what was decided by
+    if (
+        in_place and isinstance(target, Lanes) and target.viewed and torch.is_grad_enabled()
+    ):  # the way back must find what was decided by
         args[0] = Lanes(target.x0.clone(), target.x1, target.replay)
     call = Call(func, args, kwargs, _find(args, kwargs).replay)
     rule = call.replay.rules.get(func) or call.replay.rules.get(name)
@@ -225,7 +227,7 @@ def _overwrite(call: Call, target: Any, result: Lanes) -> Lanes:
         y1 = call.constant(y0)
     if target.viewed:
         target.x0.copy_(y0)
-        if target.x1 is not None:
+        if target.x1 is not None and y1 is not None:
             target.x1.copy_(y1)
     else:
         target.x0, target.x1 = y0, y1

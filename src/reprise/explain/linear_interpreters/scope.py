@@ -60,7 +60,7 @@ class LinearScope:
         pointwise: str = "gain",
         eps: float = 1e-6,
     ) -> None:
-        known: dict[str, Any] = {getattr(key, "__name__", key): key for key in NONLINEAR}
+        known = {str(getattr(key, "__name__", key)): key for key in NONLINEAR}
         unknown = set() if units == "all" else set(units) - set(known)
         if unknown or (isinstance(units, str) and units != "all"):
             raise ValueError(

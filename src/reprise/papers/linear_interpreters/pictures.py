@@ -23,11 +23,11 @@ def draw(results: Any) -> Figure:
         _votes(rows.pop(0), file, NAMES.get(cell, cell))
     left, right = rows[0].subplots(1, 2)
     _dots(left, results, "share", cells)
-    left.set(title="Share of constants: a dot per seed", ylabel="|r| / (|r| + |F x|)", ylim=(0, 1))
+    left.set(title="Share of constants: a dot per seed", ylabel="|r| / (|r| + |F x|)", ylim=(0, 1.02))
     left.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.1))
     _dots(right, results, "accuracy", cells)
     _dots(right, results, "accuracy_linear", cells, marker="x")
-    right.set(title="Accuracy: whole network (dots), F x alone (crosses)", ylabel="accuracy (share)", ylim=(0, 1))
+    right.set(title="Accuracy: whole network (dots), F x alone (crosses)", ylabel="accuracy (share)", ylim=(0, 1.02))
     return figure
 
 
@@ -49,7 +49,8 @@ def draw_basis(results: Any) -> Figure:
             else "energy above 1/8 cycle per pixel (share)"
         )
         axes.set(title=f"{title.capitalize()}: a dot per seed", ylabel=label, ylim=(0, None))
-    rows[0].axes[0].legend(frameon=False, fontsize="small")
+    handles, labels = rows[0].axes[0].get_legend_handles_labels()
+    rows[0].legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -67,7 +68,7 @@ def _votes(panel: SubFigure, file: Path, name: str) -> None:
     for ax, c, rank in zip(axes[1:3], order, ("winner", "runner-up"), strict=False):
         shown = ax.imshow(votes[c], cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(f"votes for {classes[c]}\n({rank})", fontsize="medium")
-    panel.colorbar(shown, ax=axes[2], shrink=0.7, label="logit")
+    panel.colorbar(shown, ax=axes[1:3], shrink=0.7, label="part of the logit", location="left")
     axes[3].imshow(votes.argmax(0), cmap="tab10", vmin=0, vmax=9)
     axes[3].set_title("each pixel's class\n(colours as at the right)", fontsize="medium")
     for ax in axes[:4]:
@@ -94,9 +95,9 @@ def _basis(panel: SubFigure, file: Path, cells: list[str], what: str) -> None:
         for i, (ax, picture) in enumerate(zip(axes, pictures, strict=False)):
             limit = np.abs(picture).max()
             ax.imshow(picture, **({"cmap": "gray"} if i == 0 else {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}))
-        for ax in axes:
+        for i, ax in enumerate(axes):
             ax.set(xticks=[], yticks=[])
-            ax.set_frame_on(bool(pictures))
+            ax.set_frame_on(i < len(pictures))
         axes[0].set_ylabel(NAMES.get(cell, cell))
 
 
