@@ -369,6 +369,11 @@ def written(x):
     return x
 
 
+def assigned(x):
+    x[:, 0] = 0.5
+    return x
+
+
 def accumulated(x):
     first = x.sigmoid()
     kept = first[:, :1]
@@ -392,6 +397,7 @@ SPELLINGS = {
     "mask": lambda x: x * (x > 0),
     "where": lambda x: torch.where(x > 0.2, x, 0.1 * x),
     "masked_fill": lambda x: x.masked_fill(x < 0, 0.3),
+    "assigned": assigned,
     "views": written,
     "views in place": accumulated,
     "unpool": unpooled,
@@ -448,6 +454,7 @@ def test_every_spelling_is_met(spelling):
     probes = torch.cat([x, torch.randn(2, 3, 8, 8, dtype=torch.float64)])
     torch.testing.assert_close(it.affine(probes)[0], it.output)
     torch.testing.assert_close(it.apply(probes)[1], it.apply(probes[1]))
+    torch.testing.assert_close(LinearScope(net)(x, probes, constants=False)[1], it.apply(probes))
     z = torch.randn(2, *it.output_shape, dtype=torch.float64)
     torch.testing.assert_close((it.apply(probes[1]) * z[0]).sum(), (it.adjoint(z)[0] * probes[1]).sum())
     torch.testing.assert_close(it.apply(probes[1] + 2 * probes[2]), it.apply(probes[1]) + 2 * it.apply(probes[2]))

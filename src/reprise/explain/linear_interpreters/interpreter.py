@@ -318,11 +318,7 @@ def _flat(indices: Indices, shape: torch.Size) -> Tensor:
 
 def _beyond(basis: Tensor, block: Tensor) -> Tensor:
     """Orthonormal columns for what of a block lies outside a basis."""
-    size = block.norm(dim=0).max()
-    for _ in range(2):  # twice is enough (Kahan and Parlett)
-        block = block - basis @ (basis.T @ block)
-    q, r = torch.linalg.qr(block)
-    room = basis.shape[0] - basis.shape[1]
-    keep = r.diagonal().abs() > 10 * torch.finfo(block.dtype).eps * size
-    q = q[:, keep][:, :room]
-    return torch.linalg.qr(q - basis @ (basis.T @ q))[0] if q.shape[1] else q
+    q, r = torch.linalg.qr(block - basis @ (basis.T @ block))
+    new = r.diagonal().abs() > 10 * torch.finfo(block.dtype).eps * block.norm(dim=0).max()
+    q = q[:, new][:, : basis.shape[0] - basis.shape[1]]
+    return torch.linalg.qr(q - basis @ (basis.T @ q))[0]  # twice is enough (Kahan and Parlett)
