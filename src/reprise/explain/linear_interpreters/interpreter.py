@@ -179,12 +179,13 @@ class LinearInterpreter:
             raise ValueError(f"F has {largest} singular values; k must be between 1 and that, not {k}")
         start = torch.randn(n, min(k + 4, n), generator=torch.Generator().manual_seed(seed), dtype=self.x0.dtype)
         block = torch.linalg.qr(start.to(self.x0.device))[0]
-        V = FV = GV = block[:, :0]  # the basis, F times it, F^T F times it
+        V = GV = block[:, :0]  # the basis, and F^T F times it
+        FV = block.new_empty(self.output_shape.numel(), 0)
         for _ in range(iterations):
             image = self.apply(block.T.reshape(-1, *self.input_shape))
             back = self.adjoint(image).flatten(1).T
             V, GV = torch.cat([V, block], 1), torch.cat([GV, back], 1)
-            FV = torch.cat([FV, image.flatten(1).T], 1) if FV.shape[1] else image.flatten(1).T
+            FV = torch.cat([FV, image.flatten(1).T], 1)
             U, S, Wt = torch.linalg.svd(FV, full_matrices=False)
             U, S, W = U[:, :k], S[:k], Wt[:k].T
             error = float((GV @ W - V @ W * S.square()).norm(dim=0).max() / S[0].square().clamp_min(1e-30))

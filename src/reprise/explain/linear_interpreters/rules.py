@@ -311,13 +311,13 @@ def product(call: Call) -> Any:
 
 def quotient(call: Call) -> Any:
     """The divisor is frozen; a constant over a signal is a point-wise unit."""
-    name, reflected = call.function.__name__, call.function.__name__ in ("__rdiv__", "__rtruediv__")
-    above, below = reversed(call.args[:2]) if reflected else call.args[:2]
+    above, below = call.args[:2]
+    if call.function.__name__ in ("__rdiv__", "__rtruediv__"):
+        above, below = below, above
     if not _signals([above, below]):
         return decision(call)
     if not _signals([above]):
         inverse = Call(lambda t: call.pick(above, 0) / t, [below], {}, call.replay)
-        inverse.function.__name__ = name
         return pointwise(inverse)
     return Lanes(call.y0, call.on([above, call.pick(below, 0), *call.args[2:]], 1), call.replay)
 
