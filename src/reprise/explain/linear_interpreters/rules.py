@@ -300,13 +300,9 @@ def product(call: Call) -> Any:
     a, b = call.args[:2]
     if not (signals := _signals([a, b])):
         return decision(call)
-    if len(signals) == 2:
-        a, b = (call.pick(a, 0), b) if a.numel() < b.numel() else (a, call.pick(b, 0))
-    elif signals[0] is a:
-        b = call.pick(b, 0)
-    else:
-        a = call.pick(a, 0)
-    return Lanes(call.y0, call.on([a, b, *call.args[2:]], 1), call.replay)
+    first = a.numel() < b.numel() if len(signals) == 2 else signals[0] is not a
+    factors = [call.pick(a, 0), b] if first else [a, call.pick(b, 0)]
+    return Lanes(call.y0, call.on([*factors, *call.args[2:]], 1), call.replay)
 
 
 def quotient(call: Call) -> Any:
@@ -317,8 +313,7 @@ def quotient(call: Call) -> Any:
     if not _signals([above, below]):
         return decision(call)
     if not _signals([above]):
-        inverse = Call(lambda t: call.pick(above, 0) / t, [below], {}, call.replay)
-        return pointwise(inverse)
+        return pointwise(Call(lambda t: call.pick(above, 0) / t, [below], {}, call.replay))
     return Lanes(call.y0, call.on([above, call.pick(below, 0), *call.args[2:]], 1), call.replay)
 
 
