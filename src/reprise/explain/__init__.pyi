@@ -19,6 +19,12 @@ from .gradient import (
     guided_backprop as guided_backprop,
     input_gradient as input_gradient,
 )
+from .linear_interpreters import (
+    LinearInterpreter as LinearInterpreter,
+    LinearScope as LinearScope,
+    SingularTriplets as SingularTriplets,
+    linear_interpreter as linear_interpreter,
+)
 from .metrics import (
     abstaining_pointing_game as abstaining_pointing_game,
     box_iou as box_iou,

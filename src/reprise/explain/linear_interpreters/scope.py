@@ -1,0 +1,194 @@
+"""LinearScope: run a network with its decisions frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reprise.explain.linear_interpreters.lanes import KINDS, Call, Lanes, Replay, Rule
+from reprise.explain.linear_interpreters.rules import AFFINE, NONLINEAR
+from reprise.nn.hooks import unwrap
+
+__all__ = ["Action", "LinearScope"]
+
+Action = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+class LinearScope:
+    """A network whose units decide by one batch and act, frozen, on another (section 3).
+
+    Lane 0 carries x0 through the network as it is. Lane 1 carries x1 through what is left of the network once every
+    non-linear unit does to it what it does to x0: a ReLU lets pass where x0 was positive, max pooling picks where x0
+    had its maximum, normalisation uses the statistics of x0, of two factors one keeps its value at x0, and any other
+    point-wise unit h multiplies by h(x0)/x0. So lane 1 is affine: y1 = F x1 + r, with y1 = y0 where x1 = x0.
+
+    Both lanes run side by side, layer by layer; nothing is stored, and the network is not changed: PyTorch's functions
+    are met as they are called, as modules, functions, methods or operators, in place or not.
+
+    Args:
+        model: a network in evaluation mode that maps one tensor to one tensor.
+        units: "all", or the names of the non-linear functions that may be frozen, such as ``("relu", "max_pool2d")``
+            (of those alone, F is the Jacobian); any other is refused.
+        extra: actions for further units, by module type, function or function name. ``action(unit, x0, x1)`` is linear
+            in x1 with everything else decided by x0; unit is the module or the function with its other arguments.
+            The constant part follows from the unit's own output.
+        pointwise: "gain", h(x0)/x0, as in the paper, or "tangent", the slope h'(x0) with a constant part.
+        eps: nearer to zero than this a gain is h'(0) where h(0) = 0; else h(x0) counts as a constant.
+
+    Raises:
+        ValueError: an unknown unit or treatment.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten()).eval()
+        >>> x0 = torch.rand(2, 1, 5, 5)
+        >>> y0, residual = LinearScope(net)(x0, torch.zeros_like(x0))
+        >>> y0, linear_part = LinearScope(net)(x0, x0, constants=False)
+        >>> torch.allclose(y0, linear_part + residual, atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        units: str | Collection[str] = "all",
+        extra: Mapping[Any, Action] | None = None,
+        pointwise: str = "gain",
+        eps: float = 1e-6,
+    ) -> None:
+        known = {str(getattr(key, "__name__", key)): key for key in NONLINEAR}
+        unknown = set() if units == "all" else set(units) - set(known)
+        if unknown or (isinstance(units, str) and units != "all"):
+            raise ValueError(
+                f'units is "all" or a collection of {", ".join(sorted(known))}, not {sorted(unknown) or units}'
+            )
+        if pointwise not in ("gain", "tangent"):
+            raise ValueError(f'pointwise is "gain" or "tangent", not {pointwise!r}')
+        if not eps > 0:
+            raise ValueError(f"eps must be above 0, not {eps}")
+        self.model, self.pointwise, self.eps = unwrap(model), pointwise, eps
+        chosen = {key: NONLINEAR[key] for name, key in known.items() if units == "all" or name in units}
+        extra = dict(extra or {})
+        self.modules = {key: action for key, action in extra.items() if isinstance(key, type)}
+        self.rules = AFFINE | chosen | {key: _rule(extra[key]) for key in extra if key not in self.modules}
+
+    def __call__(
+        self, x0: Tensor, x1: Tensor, *, constants: bool | Collection[str] = True, differentiable: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Run both lanes.
+
+        Args:
+            x0: (N, ...) what decides.
+            x1: (N B, ...) B inputs for the frozen network of each x0, those of the first x0 first.
+            constants: whether constants enter lane 1, or which: "bias" (of convolutions and linear layers),
+                "normalization" (its shifts), "unit" (of point-wise units) and "other" (any tensor or number that the
+                network adds). Without them lane 1 is F x1.
+            differentiable: let y1 be differentiated by x1, which is what products with F's transpose take. The
+                derivative does not reach the weights.
+
+        Returns:
+            y0 (N, ...) as the network gives it, to the last bit, and y1 (N B, ...).
+
+        Raises:
+            ValueError: a network in training mode; inputs that do not fit it or each other; values that are not finite.
+            NotImplementedError: an operation without a rule, named with its place in the network.
+        """
+        training = next((name for name, module in self.model.named_modules() if module.training), None)
+        if training is not None:
+            raise ValueError(
+                f"{repr(training) if training else 'the network'} is in training mode, where pictures would mix and "
+                f"statistics change; call model.eval() first"
+            )
+        count = _check(x0, x1)
+        kinds = KINDS if constants is True else () if constants is False else constants
+        if not set(kinds) <= set(KINDS):
+            raise ValueError(f"constants are {', '.join(KINDS)}, not {constants}")
+        replay = Replay(self.model, self.rules, frozenset(kinds), self.pointwise, self.eps)
+
+        def run(t: Tensor) -> tuple[Tensor, Tensor]:
+            return self._lanes(x0.detach(), t, replay)
+
+        with self._hooked(), torch.inference_mode(False), torch.set_grad_enabled(differentiable):
+            if count == 1:
+                y0, y1 = run(x1)
+            else:  # seen from inside, both lanes have one shape, whatever the network does to it
+                y0, y1 = torch.vmap(run, 1, (None, 1))(  # type: ignore[arg-type]
+                    x1.unflatten(0, (len(x0), count))
+                )
+                y1 = y1.flatten(0, 1)
+        for name, y in (("the network's output", y0), ("the frozen network's output", y1)):
+            if not _finite(y):
+                raise ValueError(f"{name} holds NaN or infinite values; check the weights, or raise eps")
+        return y0, y1
+
+    def _lanes(self, x0: Tensor, x1: Tensor, replay: Replay) -> tuple[Tensor, Tensor]:
+        # Copies, for the network may work in place.
+        out = self.model(Lanes(x0.clone(), x1.clone(), replay))
+        if not isinstance(out, Lanes):
+            raise ValueError(
+                f"the network returns a {type(out).__name__} in place of one tensor that depends on its input; "
+                f"wrap it in a module that picks one"
+            )
+        return out.x0, Call(out.clone, [], {}, replay).pick(out, 1)
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        """Modules with actions of their own run in lane 0 only, and their action in lane 1."""
+        handles = []
+        try:
+            for module in self.model.modules():
+                action = next((self.modules[kind] for kind in type(module).__mro__ if kind in self.modules), None)
+                if action is not None:
+                    handles += _hook(module, action)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _hook(module: nn.Module, action: Action) -> list[Any]:
+    entered: list[Lanes | None] = []
+
+    def enter(_: nn.Module, args: Any) -> Any:
+        signal = args[0] if args and isinstance(args[0], Lanes) else None
+        entered.append(signal)
+        return args if signal is None else (signal.x0.clone(), *args[1:])
+
+    def leave(_: nn.Module, __: Any, y0: Any) -> Any:
+        signal = entered.pop()
+        if signal is None:
+            return y0
+        call = Call(module, [signal], {}, signal.replay)
+        call.y0 = y0
+        return call.freeze(lambda t: action(module, signal.x0, t))
+
+    return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+
+
+def _rule(action: Action) -> Rule:
+    return lambda call: call.freeze(lambda t: action(call.at, call.signal.x0, t))
+
+
+def _finite(x: Tensor) -> bool:
+    x = x.detach()
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())  # the sum is quick; it may overflow
+
+
+def _check(x0: Tensor, x1: Tensor) -> int:
+    """Inputs of lane 1 per input of lane 0."""
+    for name, x in (("x0", x0), ("x1", x1)):
+        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or len(x) == 0:
+            told = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{name} must be a batch of floats (N, ...), not {told}")
+        if not _finite(x):
+            raise ValueError(f"{name} holds NaN or infinite values; clean it first")
+    if x1.shape[1:] != x0.shape[1:] or len(x1) % len(x0) or x1.dtype != x0.dtype or x1.device != x0.device:
+        raise ValueError(
+            f"x1 must be like x0 ({x0.dtype} of {tuple(x0.shape)} on {x0.device}), with as many or a multiple of its "
+            f"inputs, not {x1.dtype} of {tuple(x1.shape)} on {x1.device}"
+        )
+    return len(x1) // len(x0)
