@@ -324,8 +324,8 @@ def test_stopping_fractional_brownian_motion():
         def motion(count, seed, hurst=hurst):
             return processes.fractional_brownian(count, 100, seed, hurst=hurst)
 
-        rule.fit(motion, steps=60 if hurst == 1 else 10, batch_size=256, validation=motion(1000, 1), checks=5)
-        values[hurst] = rule.value(motion(20_000, 2))
+        rule.fit(motion, steps=50 if hurst == 1 else 5, batch_size=128, validation=motion(500, 1), checks=5)
+        values[hurst] = rule.value(motion(10_000, 2))
     assert values[1.0].mean == pytest.approx(0.99 / math.sqrt(2 * math.pi), abs=3 * values[1.0].stderr)
     assert values[0.5].mean == pytest.approx(0, abs=4 * values[0.5].stderr)
 

@@ -62,7 +62,7 @@ def _boundary(axes: Axes, loaded: dict[str, Any], results: Any) -> None:
     """Stops as dots over the exact boundary; with the default option and process, for which it is computed."""
     dates = loaded[COMPARED[0]]["paths"].shape[1]
     terms = {"spot": 100, "strike": 100, "rate": 0.05, "volatility": 0.2, "maturity": 3, "dividend": 0.1}
-    exact = binomial("call", dates=dates, steps=20 * dates, **terms).boundary
+    exact = binomial("call", dates=dates, steps=100 * dates, **terms).boundary
     axes.plot(np.arange(1, dates + 1), exact, "-", color="0.3", label="optimal to stop above (tree)")
     for arm, data in loaded.items():
         early = data["times"] < dates - 1
@@ -70,7 +70,7 @@ def _boundary(axes: Axes, loaded: dict[str, Any], results: Any) -> None:
         at = data["paths"][early, stops]
         axes.plot(stops + 1, at, ".", color=COLOURS[arm], alpha=0.7, label=results.arms[arm].what)
     axes.set(xlabel="exercise date", ylabel="price when stopped", ylim=(95, None))
-    axes.set_title("Geometric Brownian motion: both stop where the tree does", fontsize="medium")
+    axes.set_title("Geometric Brownian motion: early stops and the exact boundary", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
 
