@@ -224,6 +224,13 @@ def test_one_pass_equals_window_by_window(kind, norm, dates, assets):
     assert slow.std() > 0
 
 
+def test_layers_come_in_the_published_order():
+    net = spread(history_cnn(9, strike=2.0)).double()
+    window = torch.randn(5, 2, 9).double()
+    states = torch.cat([net.features(window).flatten(1), torch.tensor([[2.0, 3.0]]).expand(5, -1)], 1)
+    torch.testing.assert_close(net.on_window(window), net.score(net.batch_norm(F.relu(net.dense(states))))[:, 0])
+
+
 def test_gradients_of_one_pass_equal_those_of_the_windows():
     net = history_cnn(9, norm=None).double()
     net.dropout = 0.0
