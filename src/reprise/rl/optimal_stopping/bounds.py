@@ -42,6 +42,9 @@ def upper_bound(
         ValueError: continuations of another shape; paths that do not fit the rule.
 
     Example:
+        >>> from reprise.data import simulate
+        >>> from reprise.data.processes import continue_geometric_brownian
+        >>> from reprise.rl import LSMC, Option
         >>> option, market = Option("put", 40.0, 0.06, 1.0), {"drift": 0.06, "maturity": 1.0}
         >>> rule = LSMC(option).fit(simulate("gbm", 5000, 5, seed=0, spot=36.0, **market))
         >>> paths = simulate("gbm", 200, 5, seed=1, spot=36.0, **market)

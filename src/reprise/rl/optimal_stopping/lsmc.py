@@ -36,6 +36,8 @@ class LSMC(StoppingRule):
         ValueError: degree or lags below 1, unknown basis.
 
     Example:
+        >>> from reprise.data import simulate
+        >>> from reprise.rl import Option
         >>> option = Option("put", strike=40.0, rate=0.06, maturity=1.0)
         >>> market = {"spot": 36.0, "drift": 0.06, "maturity": 1.0}
         >>> rule = LSMC(option).fit(simulate("gbm", 20_000, 50, seed=0, **market))

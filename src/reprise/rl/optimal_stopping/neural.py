@@ -56,6 +56,8 @@ class NeuralStopper(StoppingRule):
             ``state_dict`` is all there is to save.
 
     Example:
+        >>> from reprise.data import simulate
+        >>> from reprise.rl import Option, history_cnn
         >>> rule = NeuralStopper(Option("call"), history_cnn(12))
         >>> def paths(count, seed):
         ...     return simulate("gbm", count, 12, seed)
