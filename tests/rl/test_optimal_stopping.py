@@ -402,7 +402,8 @@ def test_decide_is_the_decision_on_the_path(name):
         (lambda: LSMC(PUT).fit(TABLE).value(TABLE[..., :2]), "paths of 2 dates came to a rule fitted on 3"),
         (lambda: binomial("asian", **PUT_TERMS), 'kind is "call" or "put"'),
         (lambda: binomial("put", **PUT_TERMS | {"rate": 9.0}, steps=10), "10 steps are too few"),
-        (lambda: NeuralStopper(PUT, history_cnn(5)).fit(TABLE, batch_size=9), "batch_size 9 does not fit 8 paths"),
+        (lambda: NeuralStopper(PUT, DOSNetworks(3)).fit(TABLE, batch_size=9), "batch_size 9 does not fit 8 paths"),
+        (lambda: NeuralStopper(PUT, history_cnn(5)).fit(TABLE, batch_size=8), "paths of 3 dates came to a network for 5"),
         (lambda: NeuralStopper(PUT, history_cnn(5)).fit(TABLE, steps=0), "steps and checks are at least 1"),
     ],
 )  # fmt: skip

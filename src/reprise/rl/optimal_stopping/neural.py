@@ -117,6 +117,8 @@ class NeuralStopper(StoppingRule):
         history, best, best_state = History(), -math.inf, None
         for step, batch in zip(range(1, steps + 1), _batches(paths, batch_size, seed), strict=False):
             batch = checked_paths(batch).float().to(device)
+            if batch.shape[-1] != getattr(self.network, "n_dates", batch.shape[-1]):
+                raise ValueError(f"paths of {batch.shape[-1]} dates came to a network for {self.network.n_dates}")
             self.n_dates = batch.shape[-1]
             payoffs = checked_payoffs(self.payoff, batch)
             optimizer.param_groups[0]["lr"] = learning_rate * 0.1 ** sum(step > drop for drop in drops)
