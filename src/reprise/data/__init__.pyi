@@ -1,9 +1,11 @@
-from . import bags as bags, episodes as episodes, images as images
+from . import bags as bags, episodes as episodes, images as images, prices as prices, processes as processes
 from .bags import Bags as Bags, bit_pattern_bags as bit_pattern_bags, digit_bags as digit_bags
 from .episodes import Episodes as Episodes
 from .images import ImageData as ImageData, Images as Images
 from .lerobot import read_lerobot as read_lerobot, write_lerobot as write_lerobot
 from .normalize import Normalizer as Normalizer
+from .prices import PriceSeries as PriceSeries
+from .processes import simulate as simulate
 from .scenes import Scenes as Scenes, two_object_scenes as two_object_scenes
 from .shifts import appearance_shift as appearance_shift
 from .store import DataMissing as DataMissing
