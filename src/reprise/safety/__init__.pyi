@@ -1,3 +1,4 @@
+from .attacks import AttackResult as AttackResult, cw_l0 as cw_l0, jsma as jsma, l0_distance as l0_distance
 from .black_box import BlackBox as BlackBox
 from .safety_testing import (
     Certificate as Certificate,

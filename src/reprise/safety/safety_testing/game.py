@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -136,7 +136,7 @@ class FeatureGame:
         new.reshape(len(new), -1)[:, pixels] = self.changed[direction][:, pixels]
         return new
 
-    def restore(self, image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    def restore(self, image: np.ndarray, pixels: Sequence[int]) -> np.ndarray:
         """A copy with some pixels as they are in the original."""
         new = image.copy()
         new.reshape(len(new), -1)[:, pixels] = self.image.reshape(len(new), -1)[:, pixels]

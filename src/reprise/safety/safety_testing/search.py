@@ -57,13 +57,14 @@ def mcts(
     visit: int = 6,
     moves: int = 4,
     reference: str = "last",
+    cutoff: float = 4.0,
     parallel: int = 16,
     seed: int = 0,
 ) -> SearchResult:
     """Look for the nearest adversarial image by Monte Carlo tree search.
 
     Every play walks down the tree by upper confidence bounds, adds a node, goes on at random as the saliency
-    distribution says until the image is misclassified or as far away as the best so far, restores what need not be
+    distribution says until the image is misclassified or too far away, restores what need not be
     changed, and hands 1 / distance back along its path. Branches that hold nothing new are closed.
 
     Args:
@@ -77,6 +78,8 @@ def mcts(
             pixel if they are not more.
         reference: what the confidence is compared with in a simulation: that of the "last" change that was kept, or
             that at its "start".
+        cutoff: a simulation is given up at so many times the best distance so far. 1 is published; more pays, since
+            restoring brings a distance down to a fraction.
         parallel: plays under way at once, whose images are asked about together.
         seed: the same seed gives the same result.
 
@@ -101,7 +104,7 @@ def mcts(
         raise ValueError(f'opponent is "cooperative", "adversarial" or "random", not {opponent!r}')
     if moves < 1:
         raise ValueError(f"moves is at least 1, not {moves}")
-    search = _Search(game, queries, simulations, visit, reference, parallel, opponent == "cooperative", seed)
+    search = _Search(game, queries, simulations, visit, reference, cutoff, parallel, opponent == "cooperative", seed)
     return search.run(lambda: _tree_plays(search, opponent, moves))
 
 
@@ -112,6 +115,7 @@ def random_search(
     simulations: int | None = None,
     visit: int = 6,
     reference: str = "last",
+    cutoff: float = 4.0,
     parallel: int = 16,
     seed: int = 0,
 ) -> SearchResult:
@@ -128,7 +132,7 @@ def random_search(
         >>> random_search(game, queries=100, visit=1).distance
         5.0
     """
-    search = _Search(game, queries, simulations, visit, reference, parallel, True, seed)
+    search = _Search(game, queries, simulations, visit, reference, cutoff, parallel, True, seed)
 
     def plays() -> Iterator[Play]:
         while True:
@@ -157,6 +161,7 @@ class _Search:
         simulations: int | None,
         visit: int,
         reference: str,
+        cutoff: float,
         parallel: int,
         cooperative: bool,
         seed: int,
@@ -169,7 +174,10 @@ class _Search:
                 raise ValueError(f"{name} is at least 1, not {value}")
         if reference not in ("last", "start"):
             raise ValueError(f'reference is "last" or "start", not {reference!r}')
+        if not cutoff >= 1:
+            raise ValueError(f"cutoff is a factor of at least 1, not {cutoff}")
         self.game, self.visit, self.reference, self.parallel = game, visit, reference, parallel
+        self.cutoff = cutoff
         self.cooperative, self.simulations = cooperative, simulations
         self.budget = math.inf if queries is None else queries
         self.rng = np.random.default_rng(seed)
@@ -226,11 +234,11 @@ class _Search:
         image, touched, weights = state.image, state.touched.copy(), state.weights.copy()
         kept = reference = state.confidence
         for _ in range(math.ceil((game.pixels - np.count_nonzero(touched)) / self.visit)):
-            if game.distance(image) >= min(self.best, game.limit):
+            if game.distance(image) >= min(self.cutoff * self.best, game.limit):
                 break
             feature = draw(weights, rng)
             pixels = game.draw_pixels(feature, touched, self.visit, rng)
-            candidate = game.change(image, pixels, rng.integers(len(game.changed)))
+            candidate = game.change(image, pixels, int(rng.integers(len(game.changed))))
             probabilities = yield candidate
             confidence = float(game.confidence(probabilities))
             if game.won(probabilities):
@@ -249,19 +257,26 @@ class _Search:
         return (yield from self.prune(image)) if won else math.inf
 
     def prune(self, image: np.ndarray) -> Play:
-        """Restore pixels of an adversarial image for as long as it stays adversarial; returns its distance."""
+        """Restore pixels of an adversarial image for as long as it stays adversarial; returns its distance.
+
+        Chunks come first, then one pixel at a time until none can be restored. An image that would be farther away than
+        the best even with all untried pixels restored is not worth more queries.
+        """
         distance = self._offer(image)
-        left = np.flatnonzero((image != self.game.image).any(0))
-        left = list(self.rng.permutation(left))
-        failures = 0
+        left = self.rng.permutation(np.flatnonzero((image != self.game.image).any(0))).tolist()
         chunks = [left[i : i + CHUNK] for i in range(0, len(left), CHUNK)] if len(left) > CHUNK else []
+        untried, failures = set(left), 0
         while chunks or failures < len(left):
+            if self.game.distance(self.game.restore(image, list(untried))) > self.best:
+                break
             tried = chunks.pop() if chunks else [left[0]]
-            candidate = self.game.restore(image, np.array(tried))
+            candidate = self.game.restore(image, tried)
             if self.game.won((yield candidate)):
                 image, distance, failures = candidate, self._offer(candidate), 0
                 left = [pixel for pixel in left if pixel not in tried]
+                untried.difference_update(tried)
             elif len(tried) == 1:
+                untried.discard(left[0])
                 left.append(left.pop(0))
                 failures += 1
         return distance
@@ -319,7 +334,7 @@ def _tree_plays(search: _Search, opponent: str, moves: int) -> Iterator[Play]:
         parent.children[move] = leaf
         for step, choice in path:
             step.started[choice] += 1
-        yield _tree_play(search, leaf, path)
+        yield _tree_play(search, state, leaf, path)
 
 
 def _second_player(search: _Search, state: _State, feature: int, moves: int) -> _Node:
@@ -333,19 +348,23 @@ def _second_player(search: _Search, state: _State, feature: int, moves: int) -> 
     return _Node(np.ones(moves), moves=[(pixels, int(search.rng.integers(directions))) for pixels in draws])
 
 
-def _tree_play(search: _Search, leaf: _Node, path: list[tuple[_Node, int]]) -> Play:
+def _tree_play(search: _Search, before: _State, leaf: _Node, path: list[tuple[_Node, int]]) -> Play:
     """Expand a leaf, simulate from it, and hand the reward back along the path."""
     game, state = search.game, leaf.state
     assert state is not None
     probabilities = yield state.image
-    confidence = state.confidence = float(game.confidence(probabilities))
+    confidence = float(game.confidence(probabilities))
     if game.won(probabilities):
         distance = yield from search.prune(state.image)
         leaf.closed[:] = True
     else:
+        if search.cooperative and confidence > before.confidence:
+            state = leaf.state = before  # the move is taken back, as in a simulation
+        else:
+            state.confidence = confidence
         image, won, confidence = yield from search.simulate(state)
         distance = (yield from search.prune(image)) if won else math.inf
-    if state.touched.all() or game.distance(state.image) >= min(search.best, game.limit):
+    if state.touched.all() or game.distance(state.image) >= min(search.cutoff * search.best, game.limit):
         leaf.closed[:] = True  # nothing below is nearer than what is known
     _hand_back(path, leaf, 1 / distance, search.start - confidence, game.weights)
     return distance
