@@ -259,18 +259,18 @@ def cw_l0(
         )
     with evaluating(model):
         logits = _check(model, images, labels, targets)
-        lead = _lead(labels, targets)
         count, channels = len(images), images.shape[1]
         allowed = torch.ones(count, images[0, 0].numel(), dtype=torch.bool, device=images.device)
         best, start = images.clone(), images.clone()
         gradients = torch.zeros(count, dtype=torch.long, device=images.device)
         constants = torch.full((count,), initial_constant, device=images.device)
-        active = torch.nonzero(lead(logits, slice(None)) > 0).flatten()
+        active = torch.nonzero(_lead(labels, targets)(logits, slice(None)) > 0).flatten()
         while len(active):
             originals, mask = images[active], allowed[active].view(-1, 1, *images.shape[2:])
             tried = constants[active]
+            lead_here = _lead(labels[active], None if targets is None else targets[active])
             found, changed, spent = _within_mask(
-                model, originals, start[active], mask, lambda values, rows, a=active: lead(values, a[rows]), steps,
+                model, originals, start[active], mask, lead_here, steps,
                 learning_rate, tried, largest_constant,
             )  # fmt: skip
             gradients[active] += spent
@@ -280,7 +280,7 @@ def cw_l0(
                 break
             best[active] = start[active] = changed
             leaf = changed.requires_grad_()
-            (slope,) = torch.autograd.grad(lead(model(leaf), active).sum(), leaf)
+            (slope,) = torch.autograd.grad(lead_here(model(leaf), found).sum(), leaf)
             gradients[active] += 1
             # How much of the lead's fall is due to a pixel; what is forbidden already is not in the order.
             gain = (-slope * (changed.detach() - images[active])).sum(1).flatten(1)
@@ -323,7 +323,7 @@ def _within_mask(
         for _ in range(steps):
             changed = torch.where(mask[left], (torch.tanh(w) + 1) / 2, originals[left])
             leads = lead(model(changed), left)
-            spent[left] += 1
+            spent[left[~found[left]]] += 1  # the others only go along
             fresh = (leads < 0) & ~found[left]
             result[left[fresh]], found[left[fresh]] = changed[fresh].detach(), True
             if found[left].all():

@@ -107,9 +107,8 @@ def sift_features(image: Tensor, enlarge: int | str = "auto", *, extra: float = 
         raise ValueError(f'enlarge is "auto" or a whole number of at least 1, not {enlarge!r}')
     mix = np.array([0.299, 0.587, 0.114]) if len(pixels) == 3 else np.full(len(pixels), 1 / len(pixels))
     grey = np.round(255 * np.tensordot(mix, pixels, 1)).astype(np.uint8)
-    if enlarge > 1:
-        grey = cv2.resize(grey, (width * enlarge, height * enlarge), interpolation=cv2.INTER_LINEAR)
-    found = cv2.SIFT_create().detect(grey, None)  # type: ignore[attr-defined]
+    grown = cv2.resize(grey, (width * enlarge, height * enlarge), interpolation=cv2.INTER_LINEAR)
+    found = cv2.SIFT_create().detect(grown, None)  # type: ignore[attr-defined]
     points = np.array([(*point.pt[::-1], point.size, point.response) for point in found]).reshape(-1, 4)  # pt is (x, y)
     places, which = np.unique(points[:, :3], axis=0, return_inverse=True)
     responses = np.bincount(which.ravel(), weights=points[:, 3], minlength=len(places))

@@ -190,7 +190,7 @@ def _features(image: Tensor) -> Features:
     if len(features):
         return features
     warnings.warn("SIFT finds no key point in this image: a grid of key points takes their place", stacklevel=3)
-    return grid_features(tuple(image.shape[1:]))
+    return grid_features((image.shape[1], image.shape[2]))
 
 
 def _manipulated(image: np.ndarray, manipulation: str | float) -> np.ndarray:

@@ -182,7 +182,8 @@ class _Search:
         self.budget = math.inf if queries is None else queries
         self.rng = np.random.default_rng(seed)
         self.queries, self.start = 0, 1.0
-        self.best, self.image = math.inf, None
+        self.best = math.inf
+        self.image: np.ndarray | None = None
         self.trace: list[tuple[float, float, float]] = []
 
     def run(self, plays: Callable[[], Iterable[Play]]) -> SearchResult:
@@ -193,7 +194,8 @@ class _Search:
         if self.game.won(probabilities):
             self._offer(self.game.image)
             return self._result()
-        waiting, under_way = islice(plays(), self.simulations), []
+        waiting = islice(plays(), self.simulations)
+        under_way: list[tuple[Play, np.ndarray]] = []
         while self.queries < self.budget:
             while len(under_way) < self.parallel and (play := next(waiting, None)) is not None:
                 self._advance(play, None, under_way)
@@ -316,22 +318,24 @@ def _tree_plays(search: _Search, opponent: str, moves: int) -> Iterator[Play]:
     root = _Node(game.weights, state=_State(game.image, game.fixed, search.start, game.weights))
     while not root.closed.all():
         path: list[tuple[_Node, int]] = []
-        node: _Node | None = root
-        while node is not None:
+        node = root
+        while True:
             state, feature = node.state, node.choose("cooperative", search.best, rng)
-            assert state is not None
+            assert state is not None  # it is player I's turn
             second = node.children.get(feature)
             if second is None:
                 second = node.children[feature] = _second_player(search, state, feature, moves)
             move = second.choose(opponent, search.best, rng)
             path += [(node, feature), (second, move)]
-            parent, node = second, second.children.get(move)
-        pixels, direction = parent.moves[move]
+            if move not in second.children:
+                break
+            node = second.children[move]
+        pixels, direction = second.moves[move]
         touched = state.touched.copy()
         touched[pixels] = True
         image = game.change(state.image, pixels, direction)
         leaf = _Node(state.weights.copy(), state=_State(image, touched, state.confidence, state.weights))
-        parent.children[move] = leaf
+        second.children[move] = leaf
         for step, choice in path:
             step.started[choice] += 1
         yield _tree_play(search, state, leaf, path)
