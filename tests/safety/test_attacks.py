@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from reprise.safety import cw_l0, jsma, l0_distance
-from reprise.safety.attacks import _most_salient
+from reprise.safety.attacks import _jacobian, _most_salient
 
 OUTPUTS = ["softmax", "logits"]
 
@@ -102,6 +102,18 @@ def test_the_most_salient_pixels_are_those_of_the_full_search(together, signs):
         assert bool(some[row]) == (choice is not None)
         if choice:
             assert (set(picked[row].tolist()), int(way[row])) == choice
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_alpha_and_beta_are_the_jacobian(outputs):
+    net, images, goals = network().eval(), pictures(channels=1), torch.tensor([0, 3, 1, 2])
+    alpha, beta, classes = _jacobian(net, images, goals, outputs)
+    values = (lambda x: net(x[None])[0].softmax(0)) if outputs == "softmax" else (lambda x: net(x[None])[0])
+    for row, goal in enumerate(goals.tolist()):
+        full = torch.func.jacrev(values)(images[row]).flatten(1).double()
+        torch.testing.assert_close(alpha[row], full[goal], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(beta[row], full.sum(0) - full[goal], rtol=1e-4, atol=1e-7)
+    assert torch.equal(classes, net(images).argmax(1))
 
 
 def test_saliency_takes_pixels_in_the_order_of_their_weight():
