@@ -43,5 +43,5 @@ clean:
 # Some peers are installed without their dependencies: those would replace the CPU build of torch, or bring OpenCV twice.
 .venv/bench: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev,ray,bench]'
-	-$(PIP) --no-deps grad-cam torchvision ttach opencv-python-headless gym-pusht kymatio stable-baselines3
+	-$(PIP) --no-deps grad-cam torchvision ttach gym-pusht kymatio stable-baselines3
 	touch $@ .venv/core .venv/dev
