@@ -72,3 +72,4 @@ from .spartan import (
     WaveModulation as WaveModulation,
 )
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
+from .stacked import StackedLinear as StackedLinear, StackedMLP as StackedMLP
