@@ -8,10 +8,8 @@ Source: Schulman, Wolski, Dhariwal, Radford and Klimov, Proximal Policy Optimiza
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reprise.files import written_whole
 from reprise.rl.actor_critic import ActorCritic
 from reprise.rl.distributions import Distribution
+from reprise.rl.episodes import EpisodeLog
+from reprise.rl.files import load_state, read, write
 from reprise.rl.gae import gae
 from reprise.rl.ppo_gradient import accumulate_gradient, has_closed_form
 from reprise.rl.vector import Actions, check_vector_env, final_observations, observation_size, take, tensors
@@ -143,11 +141,9 @@ class PPO:
         self.adam = FlatAdam(self.policy.parameters(), learning_rate, eps=1e-5)
         self.steps = 0
         self.observation: Any = None  # until the first reset
-        self.running = np.zeros((2, env.num_envs))  # return and length of the episodes that go on
-        self.returns: deque[float] = deque(maxlen=100)  # of the episodes that ended last
-        self.lengths: deque[float] = deque(maxlen=100)
+        self.episodes = EpisodeLog(env.num_envs)
 
-    # --- learning ------------------------------------------------------------------------------------------------------
+    # --- learning -----------------------------------------------------------------------------------------------------
 
     def learn(self, total_steps: int, on_step: OnStep | None = None) -> PPO:
         """Take at least so many further environment steps, in whole iterations.
@@ -170,9 +166,8 @@ class PPO:
         while self.steps - begun < total_steps:
             batch = self.collect()
             values = self.update(batch)
+            values |= self.episodes.summary()
             values["steps_per_second"] = (self.steps - begun) / (time.perf_counter() - start)
-            if self.returns:
-                values |= {"episode_return": float(np.mean(self.returns)), "episode_length": float(np.mean(self.lengths))}
             if on_step is not None:
                 on_step(self.steps - begun, total_steps, values)
         return self
@@ -204,13 +199,9 @@ class PPO:
             self.observation, rewards[t], terminated[t], truncated[t], infos = self.env.step(
                 self.actions(actions[t].cpu().numpy())
             )
-            self.running[0] += rewards[t]
-            self.running[1] += 1
-            if truncated[t].any() or terminated[t].any():
-                cut = np.flatnonzero(truncated[t] & ~terminated[t])
-                if len(cut):
-                    ends.append((t, cut, tensors(final_observations(infos, cut), self.device)))
-                self._close_episodes(terminated[t] | truncated[t])
+            self.episodes.add(rewards[t], terminated[t] | truncated[t])
+            if len(cut := np.flatnonzero(truncated[t] & ~terminated[t])):
+                ends.append((t, cut, tensors(final_observations(infos, cut), self.device)))
         self.steps += T * N
         _refuse_nan(rewards, "reward")
         last = tensors(self.observation, self.device)
@@ -258,7 +249,7 @@ class PPO:
         if self.normalize_advantage == "minibatch" and len(minibatch["advantage"]) > 1:
             minibatch["advantage"] = _standardise(minibatch["advantage"])
         self.adam.zero_grad()
-        if has_closed_form(self.policy, minibatch["observation"]):
+        if has_closed_form(self.policy):
             accumulate_gradient(self, minibatch, old)
         else:
             self.loss(minibatch, old).backward()
@@ -307,12 +298,7 @@ class PPO:
             self.kl_coef *= 0.5
         return told
 
-    def _close_episodes(self, done: np.ndarray) -> None:
-        self.returns.extend(self.running[0, done])
-        self.lengths.extend(self.running[1, done])
-        self.running[:, done] = 0
-
-    # --- using what was learned ---------------------------------------------------------------------------------------
+    # --- using what was learned ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:
@@ -332,15 +318,9 @@ class PPO:
 
     def save(self, path: Path | str) -> None:
         """Write ``path.safetensors`` (weights and the optimiser's averages) and ``path.json`` (settings and counts)."""
-        path = Path(path)
-        state = {f"policy.{key}": value.contiguous() for key, value in self.policy.state_dict().items()}
-        state |= {f"adam.{key}": value for key, value in self.adam.state_dict().items()}
-        with written_whole(path.with_suffix(".safetensors")) as temporary:
-            save_file(state, temporary)
         settings = self.settings | {"learning_rate": self.learning_rate, "kl_coef": self.kl_coef}
         facts = {"algorithm": "PPO", "settings": settings, "steps": self.steps}
-        with written_whole(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write(path, {"policy": self.policy, "adam": self.adam}, facts)
 
     @classmethod
     def load(cls, path: Path | str, env: VectorEnv, *, policy: nn.Module | None = None, **changed: Any) -> PPO:
@@ -355,18 +335,9 @@ class PPO:
         Raises:
             ValueError: the file holds another algorithm, or weights of other shapes.
         """
-        path = Path(path)
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if facts.get("algorithm") != "PPO":
-            raise ValueError(f"{path.with_suffix('.json')} holds {facts.get('algorithm')}, not PPO")
+        facts = read(path, "PPO")
         ppo = cls(env, policy=policy, **facts["settings"] | changed)
-        state = load_file(path.with_suffix(".safetensors"), device=str(ppo.device))
-        weights = {key.removeprefix("policy."): value for key, value in state.items() if key.startswith("policy.")}
-        shapes = {key: tuple(value.shape) for key, value in ppo.policy.state_dict().items()}
-        if shapes != (found := {key: tuple(value.shape) for key, value in weights.items()}):
-            raise ValueError(f"{path} holds weights {found}; this environment and policy need {shapes}")
-        ppo.policy.load_state_dict(weights)
-        ppo.adam.load_state_dict({key: state[f"adam.{key}"] for key in ppo.adam.state_dict()})
+        load_state(path, {"policy": ppo.policy, "adam": ppo.adam}, ppo.device)
         ppo.steps = facts["steps"]
         return ppo
 

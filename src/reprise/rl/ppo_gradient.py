@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reprise.rl.ppo import PPO
 
 
-def has_closed_form(policy: nn.Module, observation: Any) -> bool:
+def has_closed_form(policy: nn.Module) -> bool:
     """Whether the gradient is written out for this policy."""
     return type(policy) is ActorCritic and all(
         isinstance(layer, (StackedLinear, nn.Tanh)) for layer in policy.bodies.layers

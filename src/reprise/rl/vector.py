@@ -10,7 +10,10 @@ from gymnasium.spaces import Box, Dict, Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-__all__ = ["Actions", "check_vector_env", "final_observations", "observation_size", "take", "tensors"]
+__all__ = [
+    "Actions", "check_vector_env", "final_observations", "flatten", "observation_size", "put", "take",
+    "tensors",
+]  # fmt: skip
 
 
 def check_vector_env(env: Any) -> None:
@@ -112,6 +115,15 @@ def take(tree: Any, index: Any) -> Any:
     if isinstance(tree, dict):
         return {key: take(value, index) for key, value in tree.items()}
     return tree[index]
+
+
+def put(tree: Any, index: np.ndarray, rows: Any) -> Any:
+    """A copy of an array, or of a dictionary of them, with other rows at ``index``."""
+    if isinstance(tree, dict):
+        return {key: put(value, index, rows[key]) for key, value in tree.items()}
+    tree = np.array(tree)
+    tree[index] = rows
+    return tree
 
 
 def final_observations(infos: dict[str, Any], index: np.ndarray) -> Any:
