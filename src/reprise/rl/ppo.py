@@ -298,7 +298,7 @@ class PPO:
             self.kl_coef *= 0.5
         return told
 
-    # --- using what was learned ----------------------------------------------------------------------------------------
+    # --- using what was learned ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:

@@ -314,7 +314,7 @@ class SAC:
     def _noise(self, size: int) -> Tensor:
         return torch.randn(size, self.actions.size, generator=self.generator, device=self.device)
 
-    # --- using what was learned ----------------------------------------------------------------------------------------
+    # --- using what was learned ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:

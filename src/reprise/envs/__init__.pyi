@@ -1,0 +1,1 @@
+from .fisheries import Fishery as Fishery, FisheryEnv as FisheryEnv, FisheryVectorEnv as FisheryVectorEnv
