@@ -50,7 +50,7 @@ def test_single_and_vector_environment_agree(model, action, seed):
     assert np.array_equal(first, many.reset(seed=seed)[0][0])
     actions = np.full(MODELS[model].fisheries, action)
     for _ in range(5):
-        observation, reward, terminated, truncated, _ = one.step(actions)
+        observation, reward, terminated, _, _ = one.step(actions)
         observations, rewards, ends, cuts, infos = many.step(actions[None])
         expected = infos["final_obs"][0] if ends[0] or cuts[0] else observations[0]
         assert np.array_equal(observation, expected) and reward == rewards[0] and terminated == ends[0]

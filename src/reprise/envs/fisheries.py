@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -168,8 +168,6 @@ class FisheryVectorEnv(VectorEnv):
         ((8, 3), True)
     """
 
-    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
     def __init__(
         self,
         num_envs: int = 1,
@@ -185,6 +183,7 @@ class FisheryVectorEnv(VectorEnv):
             model = MODELS[model]
         self.fishery = model if sigma is None else dataclasses.replace(model, sigma=sigma)
         self.num_envs, self.time_limit = num_envs, time_limit
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = Box(0, 1, (model.species,), np.float32)
         self.single_action_space = Box(0, 1, (model.fisheries,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -253,4 +252,4 @@ class FisheryEnv(gymnasium.Env):
         return last[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
 
-gymnasium.register("reprise/Fishery-v0", entry_point=FisheryEnv, vector_entry_point=FisheryVectorEnv)
+gymnasium.register("reprise/Fishery-v0", f"{__name__}:FisheryEnv", vector_entry_point=f"{__name__}:FisheryVectorEnv")

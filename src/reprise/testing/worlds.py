@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Space
@@ -31,8 +31,6 @@ class Countdown(VectorEnv):
         ([[0.0], [100.0]], [True, False])
     """
 
-    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
     def __init__(
         self,
         lengths: Sequence[int],
@@ -40,6 +38,7 @@ class Countdown(VectorEnv):
         action_space: Space | None = None,
         spoil: str | None = None,
     ) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs, self.spoil = len(lengths), spoil
         self.lengths, self.cut = np.array(lengths), np.array(cut, dtype=bool)
         self.single_observation_space: Space = Box(-np.inf, np.inf, (1,), np.float32)
@@ -93,9 +92,8 @@ class Match(VectorEnv):
         [0.0, 0.0]
     """
 
-    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
     def __init__(self, num_envs: int = 8, discrete: bool = False, dictionary: bool = False, seed: int = 0) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs, self.discrete, self.dictionary = num_envs, discrete, dictionary
         self.rng, self.t = np.random.default_rng(seed), 0
         number = Box(-1, 1, (1,), np.float32)
