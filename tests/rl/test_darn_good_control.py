@@ -90,7 +90,7 @@ def test_permuting_replicates_changes_nothing():
 def test_published_numbers_of_model_2():
     """Tuned constant mortality catches 19.8 +- 0.15 and hardly ever ends early (standard error 0.03)."""
     best, table = tune(ConstantMortality, MODELS[2], parameter_grid(0.5, 101, 1), seed=1)
-    assert 0.26 <= best[0] <= 0.36 and table.shape == (26,)
+    assert 0.26 <= best[0] <= 0.36 and table.shape == (101,)
     result = evaluate(ConstantMortality(best), MODELS[2], 4000, 5)
     assert result["reward"] == pytest.approx(19.8, abs=0.15) and result["full"] >= 0.99
     assert result["recorded"] < result["reward"] < result["recorded"] + 0.2
