@@ -36,7 +36,7 @@ class ReplayBuffer:
     Example:
         >>> buffer = ReplayBuffer(100, gamma=0.9)
         >>> buffer.add(np.zeros((2, 3)), np.zeros((2, 1)), np.ones(2), np.ones((2, 3)), np.array([True, False]))
-        >>> sorted(buffer.sample(4))
+        >>> sorted(buffer.sample(2))
         ['action', 'discount', 'next_observation', 'observation', 'reward']
     """
 

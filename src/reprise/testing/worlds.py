@@ -88,8 +88,8 @@ class Match(VectorEnv):
     Example:
         >>> env = Match(2)
         >>> x, _ = env.reset()
-        >>> env.step(1 + x)[1].tolist()
-        [0.0, 0.0]
+        >>> env.step(1 + x)[1].round(6) + 0.0
+        array([0., 0.], dtype=float32)
     """
 
     def __init__(self, num_envs: int = 8, discrete: bool = False, dictionary: bool = False, seed: int = 0) -> None:

@@ -5,10 +5,13 @@ Source: section 3.3 of the paper and its published code.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
@@ -88,7 +91,9 @@ class GaussianProcessRule:
             raise ValueError("populations or mortalities are not finite")
         some = np.random.default_rng(seed).permutation(len(populations))[:fit_points]
         kernel = 1.0 * RBF(length_scale) + WhiteKernel(noise)
-        fitted = GaussianProcessRegressor(kernel, random_state=0).fit(populations[some], mortalities[some])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # numbers at scikit-learn's bounds: a constant rule
+            fitted = GaussianProcessRegressor(kernel, random_state=0).fit(populations[some], mortalities[some])
         self.amplitude = fitted.kernel_.k1.k1.constant_value
         self.length_scale, self.noise = fitted.kernel_.k1.k2.length_scale, fitted.kernel_.k2.noise_level
         self.points = torch.as_tensor(populations / self.length_scale)
