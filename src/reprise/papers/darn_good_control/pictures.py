@@ -8,20 +8,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-COLOURS = ("#7f7f7f", "#bcbcbc", "#1f77b4", "#9ecae1", "#2ca02c", "#d95f02", "#e7a36f", "#f2c9a5")  # by arm
-NAMES = {
-    "cmort": "constant\nmortality",
-    "cesc": "constant\nescapement",
-    "ppo": "PPO",
-    "ppo_sampled": "PPO,\nsampled",
-    "ppo_gp": "PPO + GP",
-    "best": "dynamic\nprogramme",
-    "cmort_95": "0.95 of\nmortality",
-    "cmort_90": "0.9 of\nmortality",
-    "cmort_80": "0.8 of\nmortality",
+ARMS = {  # name in the figure and colour
+    "cmort": ("constant\nmortality", "#4d4d4d"),
+    "cmort_95": ("0.95 of\nit", "#7f7f7f"),
+    "cmort_90": ("0.9 of\nit", "#9f9f9f"),
+    "cmort_80": ("0.8 of\nit", "#bfbfbf"),
+    "cesc": ("constant\nescape-\nment", "#1f77b4"),
+    "ppo": ("PPO", "#d95f02"),
+    "ppo_sampled": ("PPO,\nsampled", "#e7a36f"),
+    "ppo_gp": ("PPO\n+ GP", "#a6761d"),
+    "best": ("dynamic\nprogram", "#2ca02c"),
 }
 MAPPED = ("cmort", "cesc", "ppo", "ppo_gp")
-SPECIES = (("X, harvested", "#1f77b4"), ("Y", "#2ca02c"), ("Z, the predator", "#d95f02"))
+SPECIES = (("X", "#1f77b4"), ("Y", "#2ca02c"), ("Z, the predator", "#d95f02"))
 
 
 def draw(results: Any) -> Figure:
@@ -58,13 +57,16 @@ def _dots(axes: Axes, results: Any, metric: str) -> None:
     for x, arm in enumerate(results.arms):
         values = list(results.values(arm, metric).values())
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        axes.plot(x + np.asarray(spread), values, "o", color=COLOURS[x % len(COLOURS)], markersize=4)
-        axes.hlines(np.mean(values), x - 0.28, x + 0.28, color=COLOURS[x % len(COLOURS)], linewidth=2)
-    axes.set_xticks(range(len(results.arms)), [NAMES.get(arm, arm) for arm in results.arms], fontsize="x-small")
+        axes.plot(x + np.asarray(spread), values, "o", color=ARMS[arm][1], markersize=4)
+        axes.hlines(np.mean(values), x - 0.28, x + 0.28, color=ARMS[arm][1], linewidth=2)
+    axes.set_xticks(range(len(results.arms)), [ARMS[arm][0] for arm in results.arms], fontsize="x-small")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_maps(panel: SubFigure, maps: dict[str, Any]) -> None:
+    if next(iter(maps.values()))["visited"].shape[1] == 1:
+        _draw_lines(panel, maps)
+        return
     panel.suptitle(
         "What is left of X after the harvest, by X and Z (Y at its median); points: where PPO's episodes lead"
     )
@@ -75,16 +77,29 @@ def _draw_maps(panel: SubFigure, maps: dict[str, Any]) -> None:
             data["escapement"][:, 0].reshape(side, side), origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1,
             cmap="viridis", aspect="auto",
         )  # fmt: skip
-        visited = data["visited"]
-        axes.plot(visited[:, 0], visited[:, 2], ".", color="white", markersize=1.5, alpha=0.5)
-        axes.set(title=NAMES.get(arm, arm).replace("\n", " "), xlabel="X before the harvest", xlim=(0, 1), ylim=(0, 1))
+        axes.plot(data["visited"][:, 0], data["visited"][:, 2], ".", color="white", markersize=1.5, alpha=0.5)
+        axes.set(title=ARMS[arm][0].replace("-\n", "").replace("\n", " "), xlabel="X before the harvest")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
     row[0].set_ylabel("Z, the predator")
     panel.colorbar(image, ax=list(row), label="X after the harvest")
 
 
+def _draw_lines(panel: SubFigure, maps: dict[str, Any]) -> None:
+    panel.suptitle("What is left after the harvest, by what was there")
+    axes = panel.subplots()
+    for arm, data in maps.items():
+        x = np.linspace(0, 1, len(data["escapement"]) + 1)[1:]
+        axes.plot(
+            x, data["escapement"][:, 0], color=ARMS[arm][1], label=ARMS[arm][0].replace("-\n", "").replace("\n", " ")
+        )
+    axes.set(xlabel="population before the harvest", ylabel="after it", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _draw_episodes(panel: SubFigure, episodes: dict[str, Any]) -> None:
     panel.suptitle("Twelve episodes, the same weather for both rules; a cross is a near extinction")
-    row = panel.subplots(1, len(episodes), sharey=True, squeeze=False)[0]
+    row = panel.subplots(1, len(episodes), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (arm, data) in zip(row, episodes.items(), strict=True):
         populations = data["populations"]
         for i in range(populations.shape[2]):
@@ -95,7 +110,7 @@ def _draw_episodes(panel: SubFigure, episodes: dict[str, Any]) -> None:
             lived = int(np.isfinite(populations[:, episode, 0]).sum())
             if lived < len(populations):
                 axes.plot(lived, 0.02, "x", color="black", markersize=5)
-        axes.set(title=NAMES.get(arm, arm).replace("\n", " "), xlabel="year", ylim=(0, 1.4))
+        axes.set(title=ARMS[arm][0].replace("\n", " "), xlabel="year", ylim=(0, 1.4))
         axes.spines[["top", "right"]].set_visible(False)
     row[0].set_ylabel("population (carrying capacities)")
     row[-1].legend(frameon=False, fontsize="small", loc="upper right")

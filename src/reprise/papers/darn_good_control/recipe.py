@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from reprise.envs.fisheries import BOUND, MODELS, Fishery, FisheryVectorEnv
+from reprise.envs.fisheries import MODELS, Fishery, FisheryVectorEnv
 from reprise.papers.darn_good_control.pictures import draw
 from reprise.rl import PPO
 from reprise.rl.darn_good_control import (
@@ -78,12 +78,11 @@ def measure(trial: Any) -> dict[str, float]:
     shown = simulate(rule, fishery, SHOWN, [trial.seed, 3], record=True)
     assert shown.populations is not None
     np.savez(trial.folder / "episodes.npz", populations=shown.populations)
-    summary = result.summary()
-    metrics = {key: summary[key] for key in ("reward", "reward_sd", "recorded", "full")}
+    metrics = {key: result.summary()[key] for key in ("reward", "reward_sd", "recorded", "full")}
     if fishery.species > 1:
         metrics["predator_effect"] = _predator_effect(rule, trial.shared["visited"])
-        maps = implied_escapement(rule, map_points(trial.shared["visited"]))
-        np.savez(trial.folder / "map.npz", escapement=maps, visited=trial.shared["visited"][::50])
+    maps = implied_escapement(rule, _map_points(trial.shared["visited"]))
+    np.savez(trial.folder / "map.npz", escapement=maps, visited=trial.shared["visited"][::50])
     return metrics
 
 
@@ -130,9 +129,12 @@ def train(fishery: Fishery, s: Any, trial: Any) -> PPO:
         return make_ppo(fishery, s, trial.seed, trial.device)
 
 
-def map_points(visited: np.ndarray, side: int = 41) -> np.ndarray:
-    """(side * side, species) populations of X and Z over [0, 1], Y at the median of where PPO's episodes lead."""
-    x, z = np.meshgrid(np.linspace(1 / BOUND / side, 1, side), np.linspace(1 / BOUND / side, 1, side))
+def _map_points(visited: np.ndarray, side: int = 41) -> np.ndarray:
+    """Populations X, or X and Z, on a grid over [0, 1], Y at the median of where PPO's episodes lead."""
+    axis = np.linspace(0, 1, side + 1)[1:]
+    if visited.shape[1] == 1:
+        return axis[:, None]
+    x, z = np.meshgrid(axis, axis)
     return np.stack([x, np.full_like(x, np.median(visited[:, 1])), z], -1).reshape(-1, 3)
 
 
