@@ -1,3 +1,4 @@
+from . import darn_good_control as darn_good_control
 from .actor_critic import ActorCritic as ActorCritic
 from .buffers import ReplayBuffer as ReplayBuffer
 from .distributions import Categorical as Categorical, Distribution as Distribution, Gaussian as Gaussian

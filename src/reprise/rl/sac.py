@@ -229,7 +229,7 @@ class SAC:
         """
         begun, start, told = self.steps, time.perf_counter(), 0
         losses: dict[str, Tensor] = {}
-        while (done := self.steps - begun) < total_steps:
+        while self.steps - begun < total_steps:
             self.step()
             while self.owed >= 1:
                 losses = self.update(self.buffer.sample(self.batch_size))
