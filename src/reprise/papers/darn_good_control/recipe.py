@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from reprise.envs.fisheries import MODELS, Fishery, FisheryVectorEnv
+from reprise.envs.fisheries import MODELS, Fishery
+from reprise.papers.darn_good_control.learning import make_ppo, train, tune_rule
 from reprise.papers.darn_good_control.pictures import draw
-from reprise.rl import PPO
 from reprise.rl.darn_good_control import (
     ConstantEscapement,
     ConstantMortality,
@@ -22,12 +22,9 @@ from reprise.rl.darn_good_control import (
     Learned,
     Rule,
     implied_escapement,
-    parameter_grid,
     simulate,
     smooth_rule,
-    tune,
 )
-from reprise.training import Diverged
 
 SHOWN = 12  # episodes kept for the figure
 
@@ -41,12 +38,13 @@ class Settings:
     episodes: int = 1_000  # that a rule is judged on
     grid: int = 51  # points per harvested species: mortalities to 0.5, escapements to 1
     replicates: int = 100  # episodes per point
-    steps: int = 600_000  # of PPO, in all environments together
+    steps: int = 400_000  # of PPO, in all environments together
     num_envs: int = 64  # environments of PPO
     n_steps: int = 64  # years between its updates
     batch_size: int = 256  # transitions per update
     n_epochs: int = 6  # passes over the years between updates
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 1e-3  # of Adam, at first
+    decay: bool = True  # the learning rate falls linearly to zero; as published it does not
     gae_lambda: float = 0.95  # 1 as published
     log_std_init: float = -1.0  # of mortality in [-1, 1]; 0 as published
     time_limit: int = 200  # years of an episode of training; 0 for no limit, as published
@@ -101,32 +99,6 @@ def make_rule(fishery: Fishery, s: Settings, trial: Any) -> Rule:
     if s.rule == "smooth":
         return smooth_rule(Learned(ppo), trial.shared["visited"], n_main=s.n_main, n_side=s.n_side, seed=trial.seed)
     raise ValueError(f'rule is "mortality", "escapement", "ppo", "smooth" or "dynamic_program", not {s.rule!r}')
-
-
-def tune_rule(family: Any, high: float, fishery: Fishery, s: Any, seed: int) -> np.ndarray:
-    """The best parameters of a simple rule."""
-    grid = parameter_grid(high, s.grid, fishery.fisheries)
-    return tune(family, fishery, grid, replicates=s.replicates, seed=seed)[0]
-
-
-def make_ppo(fishery: Fishery, s: Any, seed: int, device: Any) -> PPO:
-    """PPO as the paper sets it, but for the fields of the settings."""
-    env = FisheryVectorEnv(s.num_envs, fishery, time_limit=s.time_limit or None)
-    return PPO(
-        env, n_steps=s.n_steps, batch_size=s.batch_size, n_epochs=s.n_epochs, learning_rate=s.learning_rate,
-        gae_lambda=s.gae_lambda, log_std_init=s.log_std_init, gamma=0.99, clip_range=0.3, vf_coef=1.0,
-        value_error_clip=50.0, max_grad_norm=None, normalize_advantage="batch", kl_coef=0.2, kl_target=0.01,
-        normalize_actions=True, hidden=(64, 64), seed=seed, device=device,
-    )  # fmt: skip
-
-
-def train(fishery: Fishery, s: Any, trial: Any) -> PPO:
-    """PPO after its training; untrained, if that diverges."""
-    ppo = make_ppo(fishery, s, trial.seed, trial.device)
-    try:
-        return ppo.learn(s.steps, on_step=trial.on_step)
-    except Diverged:
-        return make_ppo(fishery, s, trial.seed, trial.device)
 
 
 def _map_points(visited: np.ndarray, side: int = 41) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reprise.envs.fisheries import MODELS
+from reprise.papers.darn_good_control.learning import train, tune_rule
 from reprise.papers.darn_good_control.pictures import draw_stability
-from reprise.papers.darn_good_control.recipe import train, tune_rule
 from reprise.rl.darn_good_control import ConstantEscapement, Learned, Rule, evaluate
 
 
@@ -29,7 +29,8 @@ class Settings:
     n_steps: int = 64  # years between its updates
     batch_size: int = 256  # transitions per update
     n_epochs: int = 6  # passes over the years between updates
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 1e-3  # of Adam, at first
+    decay: bool = True  # the learning rate falls linearly to zero; as published it does not
     gae_lambda: float = 0.95  # 1 as published
     log_std_init: float = -1.0  # of mortality in [-1, 1]; 0 as published
     time_limit: int = 200  # years of an episode of training; 0 for no limit, as published
