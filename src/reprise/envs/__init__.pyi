@@ -1,4 +1,5 @@
 from . import maniskill as maniskill
+from .fisheries import Fishery as Fishery, FisheryEnv as FisheryEnv, FisheryVectorEnv as FisheryVectorEnv
 from .mujoco_world import MujocoWorld as MujocoWorld
 from .push_t import PushT as PushT, coverage as coverage, keypoints as keypoints
 from .raycast import Camera as Camera, Look as Look, Poses as Poses, RayCaster as RayCaster

@@ -72,6 +72,7 @@ from .spartan import (
     WaveModulation as WaveModulation,
 )
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
+from .stacked import StackedLinear as StackedLinear, StackedMLP as StackedMLP
 from .tiny_vgg import (
     FlattenChannelsLast as FlattenChannelsLast,
     TinyVGG as TinyVGG,

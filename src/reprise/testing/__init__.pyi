@@ -3,3 +3,4 @@ from .attribution import (
     toy_dense_head as toy_dense_head,
     toy_pooled_head as toy_pooled_head,
 )
+from .worlds import Countdown as Countdown, Match as Match

@@ -1,0 +1,104 @@
+"""Adam over all parameters as one vector: for small networks, whose time else goes into the list of parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FlatAdam"]
+
+
+class FlatAdam:
+    """Adam (or AdamW) whose parameters and gradients lie in one vector each; the parameters become views of it.
+
+    Modules must be on their device before. Use :meth:`zero_grad` of this class: gradients set to None would leave
+    the vector.
+
+    Args:
+        parameters: of one type and device; those that need no gradient are left out.
+        learning_rate: may be changed at any time.
+        betas, eps: of Adam.
+
+    Attributes:
+        vector: all parameters; a moving average of a network is one ``lerp_`` of two of these.
+        gradient: of the vector.
+        steps: taken so far.
+
+    Raises:
+        ValueError: there is nothing to train, or types or devices differ.
+
+    Example:
+        >>> net = torch.nn.Linear(2, 1)
+        >>> adam = FlatAdam(net.parameters(), 0.1)
+        >>> net(torch.ones(3, 2)).sum().backward()
+        >>> adam.gradient  # weight, then bias
+        tensor([3., 3., 3.])
+        >>> adam.step()
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.learning_rate, self.betas, self.eps, self.steps = learning_rate, betas, eps, 0
+        chosen = [parameter for parameter in parameters if parameter.requires_grad]
+        self.vector = flatten(chosen)
+        self.gradient = torch.zeros_like(self.vector)
+        start = 0
+        for parameter in chosen:
+            parameter.grad = self.gradient[start : start + parameter.numel()].view(parameter.shape)
+            start += parameter.numel()
+        self.average = torch.zeros_like(self.vector)
+        self.square = torch.zeros_like(self.vector)
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self.gradient.zero_()
+
+    @torch.no_grad()
+    def step(self, max_norm: float | None = None) -> None:
+        """Move against the gradient, first shortened to ``max_norm``."""
+        gradient = self.gradient
+        if max_norm is not None:
+            gradient.mul_((max_norm / gradient.norm().add_(1e-6)).clamp_(max=1.0))
+        self.steps += 1
+        beta1, beta2 = self.betas
+        self.average.lerp_(gradient, 1 - beta1)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = math.sqrt(1 - beta2**self.steps)
+        scale = self.square.sqrt().add_(self.eps * root)
+        self.vector.addcdiv_(self.average, scale, value=-self.learning_rate * root / (1 - beta1**self.steps))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Averages and the number of steps."""
+        return {"average": self.average, "square": self.square, "steps": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self.average.copy_(state["average"])
+        self.square.copy_(state["square"])
+        self.steps = int(state["steps"])
+
+
+def flatten(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Move parameters into one vector; they become views of it.
+
+    Raises:
+        ValueError: there are none, or types or devices differ.
+    """
+    parameters = list(parameters)
+    kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
+    if len(kinds) != 1:
+        raise ValueError(f"parameters of one type on one device are needed; these have {sorted(map(str, kinds))}")
+    vector = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    start = 0
+    for parameter in parameters:
+        parameter.data = vector[start : start + parameter.numel()].view(parameter.shape)
+        start += parameter.numel()
+    return vector
