@@ -1,4 +1,4 @@
-"""Sampling action chunks from a small denoiser: our DDIM loop against that of diffusers, at the batch of a robot and more."""
+"""Sampling action chunks from a small denoiser: our DDIM loop against that of diffusers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Denoiser(nn.Module):
 
 
 def rows() -> Iterator[Row]:
-    """Whole chunks at three batch sizes, with and without new noise; then the network's calls alone."""
+    """Whole chunks at three batch sizes: against the peer, and against the network's calls alone."""
     net = Denoiser().eval()
     for batch in (1, 64, 1024):
         observation, noise = torch.randn(batch, OBSERVATION), torch.randn(batch, CHUNK)

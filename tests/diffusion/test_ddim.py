@@ -240,8 +240,9 @@ def test_probabilities_of_shorter_and_longer_ways_of_one_step():
 
 @settings(max_examples=30, deadline=None)
 @given(
-    prediction=st.sampled_from(["epsilon", "sample", "v"]), steps=st.integers(1, 20),
-    eta=st.sampled_from([0.0, 0.3, 1.0]), clip=st.sampled_from([None, 0.7]), recompute=st.booleans(), data=st.data(), returns_x=st.booleans(),
+    prediction=st.sampled_from(["epsilon", "sample", "v"]), steps=st.integers(1, 20), data=st.data(),
+    eta=st.sampled_from([0.0, 0.3, 1.0]), clip=st.sampled_from([None, 0.7]), recompute=st.booleans(),
+    returns_x=st.booleans(),
 )  # fmt: skip
 def test_the_loop_is_its_steps(prediction, steps, eta, clip, recompute, data, returns_x):
     process = ForwardProcess("linear", 20, prediction=prediction)
