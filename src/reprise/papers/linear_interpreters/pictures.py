@@ -17,8 +17,8 @@ def draw(results: Any) -> Figure:
     """A row of votes per set of data where the run's files are there, then shares and accuracies."""
     arm, seed, cells = next(iter(results.arms)), min(results.seeds), results.cells("share")
     files = {cell: file for cell in cells if (file := results.file(arm, seed, f"votes {cell}.npz"))}
-    figure = Figure(figsize=(10, 3.8 + 2.4 * len(files)), layout="constrained")
-    rows = list(figure.subfigures(1 + len(files), 1, height_ratios=[2.4] * len(files) + [3.8], squeeze=False)[:, 0])
+    figure = Figure(figsize=(11, 3.8 + 2.9 * len(files)), layout="constrained")
+    rows = list(figure.subfigures(1 + len(files), 1, height_ratios=[2.9] * len(files) + [3.8], squeeze=False)[:, 0])
     for cell, file in files.items():
         _votes(rows.pop(0), file, NAMES.get(cell, cell))
     left, right = rows[0].subplots(1, 2)
@@ -77,11 +77,12 @@ def _votes(panel: SubFigure, file: Path, name: str) -> None:
     axes[4].bar(places - 0.2, own - own.mean(), 0.4, color="#1f77b4", label="F x")
     axes[4].bar(places + 0.2, residual - residual.mean(), 0.4, color="#d95f02", label="r")
     axes[4].axhline(0, color="0.3", linewidth=0.8)
-    axes[4].set_xticks(places, classes, rotation=90 if len(max(classes, key=len)) > 2 else 0, fontsize="small")
+    axes[4].set_xticks(places, [name[:6] for name in classes], rotation=0 if max(map(len, classes)) < 3 else 90)
     for label, colour in zip(axes[4].get_xticklabels(), _colours(len(classes)), strict=True):
         label.set_color(colour)
-    axes[4].set_ylabel("logit less their mean")
-    axes[4].legend(frameon=False, fontsize="small")
+    axes[4].set_ylabel("logit")
+    axes[4].set_title("scores, less their mean", fontsize="medium")
+    axes[4].legend(frameon=False, fontsize="small", loc="best")
 
 
 def _basis(panel: SubFigure, file: Path, cells: list[str], what: str) -> None:
