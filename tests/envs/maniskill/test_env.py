@@ -8,7 +8,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from reprise.envs.maniskill import FAMILIES, make_world
+from reprise.envs.maniskill import FAMILIES, evaluate, evaluation_episodes, make_world
+from reprise.envs.maniskill.tasks import PickCube
 from reprise.envs.registration import WORLDS
 
 SMALL = {"obs_mode": "rgbd", "image_size": (12, 16), "control_mode": "pd_ee_delta_pose"}
@@ -80,3 +81,21 @@ def test_an_episode_can_be_asked_for():
     world = make_world("PickSingle")
     world.reset(2**31 + 1, model_id=220)
     assert np.array_equal(observations[1], world.observe())
+
+
+def test_what_is_found_of_an_episode_does_not_depend_on_the_others(monkeypatch):
+    """Success is made to be: the hand has sunk to a height that differs between episodes."""
+    monkeypatch.setattr(PickCube, "evaluate", lambda self: {"success": self.tcp()[2] < 0.1 + 0.5 * self.position("cube")[0]})
+    episodes = evaluation_episodes("PickCube")[:5]
+
+    def sink(observations):
+        return np.tile([0, 0, 0.2, 0, 0, 0, 1.0], (len(observations), 1))
+
+    alone = evaluate(sink, "PickCube", episodes, num_envs=1, max_episode_steps=16)
+    together = evaluate(sink, "PickCube", episodes, num_envs=3, max_episode_steps=16)
+    for name, values in alone.items():
+        np.testing.assert_array_equal(values, together[name])
+    assert len(set(alone["steps"].tolist())) > 2 and alone["success"].any()
+    assert (alone["model_id"] == -1).all()
+    with pytest.raises(ValueError, match="no episodes"):
+        evaluate(sink, "PickCube", [])
