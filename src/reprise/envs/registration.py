@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 
 __all__ = ["WORLDS", "register"]
 
-# Name to module and class; a world is imported when it is made.
-WORLDS = {
-    "PushT-v0": "reprise.envs.push_t:PushT",
+MANISKILL = "reprise.envs.maniskill.env:ManiSkillWorld"
+
+# Name to the world, as module:class, and what it is made with; it is imported when it is made.
+WORLDS: dict[str, dict[str, Any]] = {
+    "AvoidObstacles-v0": {"world": MANISKILL, "family": "AvoidObstacles"},
+    "OpenCabinetDoor-v0": {"world": MANISKILL, "family": "OpenCabinetDoor"},
+    "OpenCabinetDrawer-v0": {"world": MANISKILL, "family": "OpenCabinetDrawer"},
+    "PegInsertionSide-v0": {"world": MANISKILL, "family": "PegInsertionSide"},
+    "PickCube-v0": {"world": MANISKILL, "family": "PickCube"},
+    "PickSingle-v0": {"world": MANISKILL, "family": "PickSingle"},
+    "PlugCharger-v0": {"world": MANISKILL, "family": "PlugCharger"},
+    "PushT-v0": {"world": "reprise.envs.push_t:PushT"},
+    "StackCube-v0": {"world": MANISKILL, "family": "StackCube"},
+    "TurnFaucet-v0": {"world": MANISKILL, "family": "TurnFaucet"},
 }
 
 
@@ -20,11 +33,11 @@ def register() -> None:
         >>> "reprise/PushT-v0" in gymnasium.registry
         True
     """
-    for name, world in WORLDS.items():
+    for name, made_with in WORLDS.items():
         if f"reprise/{name}" not in gymnasium.registry:
             gymnasium.register(
                 f"reprise/{name}",
                 entry_point="reprise.envs.vector:SingleEnv",
                 vector_entry_point="reprise.envs.vector:make_vector",
-                kwargs={"world": world},
+                kwargs=made_with,
             )

@@ -8,7 +8,7 @@ its bits do not depend on how many others there are, nor on how they are split a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -21,7 +21,7 @@ __all__ = ["SingleEnv", "VectorWorld", "checked_actions", "make_vector"]
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
-Observation = np.ndarray | dict[str, np.ndarray]
+Observation = np.ndarray | dict[str, Any]  # dictionaries may be nested
 Info = dict[str, Any]
 
 
@@ -35,7 +35,7 @@ class VectorWorld(VectorEnv):
 
     Args:
         num_envs: how many environments.
-        observation_space: of one environment, a Box or a Dict of Boxes.
+        observation_space: of one environment, a Box or a Dict of Boxes, perhaps nested.
         action_space: of one environment, a Box or Discrete.
         max_episode_steps: when an episode is truncated; None never.
         autoreset: False leaves ended episodes to ``reset(options={"reset_mask": ...})``.
@@ -263,18 +263,19 @@ def _find(world: type[VectorWorld] | str) -> type[VectorWorld]:
     return getattr(importlib.import_module(module), name)
 
 
+def _map(function: Callable[..., Any], *trees: Any) -> Any:
+    """A function of arrays, for nested dictionaries of them that have the same keys."""
+    if isinstance(trees[0], dict):
+        return {key: _map(function, *(tree[key] for tree in trees)) for key in trees[0]}
+    return function(*trees)
+
+
 def _row(observations: Any, index: int) -> Any:
-    if isinstance(observations, dict):
-        return {key: value[index].copy() for key, value in observations.items()}
-    return observations[index].copy()
+    return _map(lambda values: values[index].copy(), observations)
 
 
 def _assign(observations: Any, indices: np.ndarray, rows: Any) -> None:
-    if isinstance(observations, dict):
-        for key, value in observations.items():
-            value[indices] = rows[key]
-    else:
-        observations[indices] = rows
+    _map(lambda values, new: values.__setitem__(indices, new), observations, rows)
 
 
 def _write(infos: Info, rows: Info, indices: np.ndarray, count: int) -> None:

@@ -20,6 +20,9 @@ from reprise.envs.vector import VectorWorld, _find, checked_actions
 
 __all__ = ["WorkerWorld"]
 
+Name = tuple[str, ...]  # of an array: what it is, and where in nested observations
+Layout = dict[Name, tuple[tuple[int, ...], str]]
+
 
 class WorkerWorld(VectorEnv):
     """A world whose environments are split among worker processes; every environment has the bits of a single process.
@@ -82,15 +85,15 @@ class WorkerWorld(VectorEnv):
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """As :meth:`reprise.envs.VectorWorld.step`."""
         self._check_open()
-        self._arrays["action"][:] = checked_actions(actions, self.action_space)
+        self._arrays["action",][:] = checked_actions(actions, self.action_space)
         infos = self._merge(self._tell([("step",)] * len(self._parts)))
         observations = self._observations()
         if "_final_obs" in infos:
             final = np.full(self.num_envs, None)
             for i in np.flatnonzero(infos["_final_obs"]):
-                final[i] = _unflatten({key: value[i].copy() for key, value in self._of("final ").items()})
+                final[i] = _unflatten({key: value[i].copy() for key, value in self._of("final").items()})
             infos["final_obs"] = final
-        results = (self._arrays[name].copy() for name in ("reward", "terminated", "truncated"))
+        results = (self._arrays[name,].copy() for name in ("reward", "terminated", "truncated"))
         return observations, *results, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -155,11 +158,11 @@ class WorkerWorld(VectorEnv):
         self.close()
         raise RuntimeError(f"worker {worker} died (exit code {code}); its environments are lost, make a new one")
 
-    def _of(self, prefix: str) -> dict[str, np.ndarray]:
-        return {key[len(prefix) :]: value for key, value in self._arrays.items() if key.startswith(prefix)}
+    def _of(self, kind: str) -> dict[Name, np.ndarray]:
+        return {name[1:]: value for name, value in self._arrays.items() if name[0] == kind}
 
     def _observations(self) -> Any:
-        return _unflatten({key: value.copy() for key, value in self._of("observation ").items()})
+        return _unflatten({key: value.copy() for key, value in self._of("observation").items()})
 
     def _merge(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         """One info of all environments; what a worker does not tell is masked."""
@@ -178,38 +181,50 @@ class WorkerWorld(VectorEnv):
         return merged
 
 
-def _layout(observation: spaces.Space, action: spaces.Space, count: int) -> dict[str, tuple[Any, ...]]:
+def _layout(observation: spaces.Space, action: spaces.Space, count: int) -> Layout:
     """Name to shape and type of everything that is shared."""
-    parts = observation.spaces if isinstance(observation, spaces.Dict) else {"": observation}
-    layout = {"action": ((count, *(action.shape or ())), np.dtype(action.dtype).str)}
-    for prefix in ("observation", "final"):
-        for key, space in parts.items():
-            layout[f"{prefix} {key}"] = ((count, *(space.shape or ())), np.dtype(space.dtype).str)
-    return layout | {"reward": ((count,), "<f8"), "terminated": ((count,), "|b1"), "truncated": ((count,), "|b1")}
+    layout: Layout = {("action",): ((count, *(action.shape or ())), np.dtype(action.dtype).str)}
+    for kind in ("observation", "final"):
+        for name, space in _flatten(observation).items():
+            layout[kind, *name] = ((count, *(space.shape or ())), np.dtype(space.dtype).str)
+    one = (count,)
+    return layout | {("reward",): (one, "<f8"), ("terminated",): (one, "|b1"), ("truncated",): (one, "|b1")}
 
 
 def _bytes(shape: tuple[int, ...], dtype: str) -> int:
     return -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64  # each on cache lines of its own
 
 
-def _size(layout: dict[str, tuple[Any, ...]]) -> int:
+def _size(layout: Layout) -> int:
     return sum(_bytes(*entry) for entry in layout.values())
 
 
-def _arrays(memory: SharedMemory, layout: dict[str, tuple[Any, ...]]) -> dict[str, np.ndarray]:
-    arrays, offset = {}, 0
+def _arrays(memory: SharedMemory, layout: Layout) -> dict[Name, np.ndarray]:
+    arrays: dict[Name, np.ndarray] = {}
+    offset = 0
     for name, (shape, dtype) in layout.items():
         arrays[name] = np.ndarray(shape, dtype, memory.buf, offset)
         offset += _bytes(shape, dtype)
     return arrays
 
 
-def _flatten(observations: Any) -> dict[str, np.ndarray]:
-    return observations if isinstance(observations, dict) else {"": observations}
+def _flatten(tree: Any) -> dict[Name, Any]:
+    """Leaves of nested dictionaries, or of a nested Dict space, by their path; a lone leaf has the path ()."""
+    if not isinstance(tree, (dict, spaces.Dict)):
+        return {(): tree}
+    return {(key, *path): leaf for key, inner in tree.items() for path, leaf in _flatten(inner).items()}
 
 
-def _unflatten(parts: dict[str, np.ndarray]) -> Any:
-    return parts.get("", parts)
+def _unflatten(leaves: dict[Name, np.ndarray]) -> Any:
+    if () in leaves:
+        return leaves[()]
+    tree: dict[str, Any] = {}
+    for (*path, last), leaf in leaves.items():
+        inner = tree
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = leaf
+    return tree
 
 
 def _work(pipe: Connection, world: type[VectorWorld] | str, count: int, options: dict[str, Any]) -> None:
@@ -237,18 +252,18 @@ def _work(pipe: Connection, world: type[VectorWorld] | str, count: int, options:
             memory.close()
 
 
-def _answer(env: VectorWorld, shared: dict[str, np.ndarray], request: tuple[Any, ...]) -> Any:
+def _answer(env: VectorWorld, shared: dict[Name, np.ndarray], request: tuple[Any, ...]) -> Any:
     if request[0] == "render":
         return env.render()
     if request[0] == "reset":
         observations, infos = env.reset(seed=request[1], options=request[2])
     else:
-        observations, rewards, terminated, truncated, infos = env.step(shared["action"])
-        shared["reward"][:], shared["terminated"][:], shared["truncated"][:] = rewards, terminated, truncated
+        observations, rewards, terminated, truncated, infos = env.step(shared["action",])
+        shared["reward",][:], shared["terminated",][:], shared["truncated",][:] = rewards, terminated, truncated
         for i in np.flatnonzero(infos.get("_final_obs", False)):
             for key, value in _flatten(infos["final_obs"][i]).items():
-                shared[f"final {key}"][i] = value
+                shared["final", *key][i] = value
         infos.pop("final_obs", None)
     for key, value in _flatten(observations).items():
-        shared[f"observation {key}"][:] = value
+        shared["observation", *key][:] = value
     return infos

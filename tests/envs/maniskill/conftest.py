@@ -6,6 +6,17 @@ import mujoco
 import numpy as np
 import pytest
 
+from reprise.envs.maniskill import make_world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled():
+    """Compile what every test needs before their time is taken; it is kept on disk after that."""
+    world = make_world("PickCube", obs_mode="rgbd", image_size=(8, 8))
+    world.set_action(np.zeros(7))
+    world.step()
+    world.observe()
+
 
 def cast(model, data, camera, height, width):
     """Colour, planar depth and geom ids, as a world's renderer gives them."""
@@ -18,7 +29,8 @@ def cast(model, data, camera, height, width):
     length = np.linalg.norm(local, axis=1)
     rays = (local / length[:, None]) @ R.T
     ids, distances = np.empty(len(rays), np.int32), np.empty(len(rays))
-    arguments = [model, data, eye, rays.ravel(), None, 1, -1, ids, distances, None, len(rays), 20.0]
+    groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # goals are in group 3
+    arguments = [model, data, eye, rays.ravel(), groups, 1, -1, ids, distances, None, len(rays), 20.0]
     mujoco.mj_multiRay(*arguments)
     depth = np.where(ids < 0, 0, distances / length).reshape(height, width)
     colour = np.where(ids[:, None] < 0, 0, 255 * model.geom_rgba[ids, :3]).astype(np.uint8)

@@ -5,9 +5,10 @@ Source: Gu et al., ManiSkill2: A Unified Benchmark for Generalizable Manipulatio
 
 from reprise.envs.maniskill.controllers import CombinedController, Controller, control_modes, make_controller
 from reprise.envs.maniskill.conversion import CONVERTIBLE, convert
-from reprise.envs.maniskill.env import ManiSkillEnv, evaluation_episodes, make_task, make_world
+from reprise.envs.maniskill.env import ManiSkillWorld, evaluation_episodes, make_task, make_world
+from reprise.envs.maniskill.evaluation import evaluate
 from reprise.envs.maniskill.experts import EXPERTS, run_expert
-from reprise.envs.maniskill.observations import Camera, MujocoRenderer, Renderer
+from reprise.envs.maniskill.observations import Camera, MujocoRenderer, RayRenderer, Renderer
 from reprise.envs.maniskill.panda import forward_kinematics, inverse_kinematics, panda_mjcf
 from reprise.envs.maniskill.tasks import FAMILIES
 from reprise.envs.maniskill.trajectories import (
@@ -28,14 +29,16 @@ __all__ = [
     "CombinedController",
     "Controller",
     "Demonstrations",
-    "ManiSkillEnv",
+    "ManiSkillWorld",
     "MujocoRenderer",
+    "RayRenderer",
     "Renderer",
     "Trajectory",
     "World",
     "control_modes",
     "convert",
     "demonstrate",
+    "evaluate",
     "evaluation_episodes",
     "forward_kinematics",
     "inverse_kinematics",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from reprise.envs.maniskill.tasks import FAMILIES
 from reprise.envs.maniskill.world import World
+from reprise.envs.vector import METADATA, Info, SingleEnv, VectorWorld, _map
 
-__all__ = ["ManiSkillEnv", "evaluation_episodes", "make_task", "make_world"]
+__all__ = ["ManiSkillWorld", "evaluation_episodes", "make_task", "make_world"]
 
 FIRST_EVALUATION_SEED = 2**31  # of evaluation episodes; those of training are drawn below
+RESET_OPTIONS = {"episode_seed": "seed", "model_id": "model_id"}  # to arguments of World.reset
 
 
 def make_world(family: str, **options: Any) -> World:
@@ -38,100 +40,118 @@ def make_world(family: str, **options: Any) -> World:
     return FAMILIES[family](**options)
 
 
-class ManiSkillEnv(gymnasium.Env):
-    """One world as a Gymnasium environment.
+class ManiSkillWorld(VectorWorld):
+    """A family of tasks as a vector environment: what ``gymnasium.make_vec("reprise/PickCube-v0")`` gives.
 
-    An episode ends (terminated) with success, or when the physics diverges: ``info["reason"]`` then says so, the reward
-    is 0, and the observation is the last one before. It is cut off (truncated) after the steps that the family allows.
+    An episode ends (terminated) with success, or when the physics diverges: ``unstable`` in its information then says
+    so, its reward is 0, and its observation is the last one before. It is cut off (truncated) after the steps that the
+    family allows. Observations in the modes with pictures are nested dictionaries.
 
     Args:
+        num_envs: how many environments.
         family: one of ``reprise.envs.maniskill.FAMILIES``.
         max_episode_steps: those of the family by default.
-        render_mode: "rgb_array", what the first camera sees, or None.
+        autoreset, render_mode: as in :class:`~reprise.envs.VectorWorld`.
+        picture_size: height and width of what ``render`` gives.
         **options: of :class:`~reprise.envs.maniskill.world.World`.
 
     Raises:
-        ValueError: unknown family or render mode, or an option that the world refuses.
+        ValueError: unknown family, or an option that the world refuses.
 
     Example:
-        >>> env = make_task("PickCube", control_mode="pd_ee_delta_pose")
-        >>> observation, info = env.reset(seed=0)
-        >>> observation.shape, env.action_space.shape
-        ((48,), (7,))
+        >>> env = ManiSkillWorld(2, "PickCube", obs_mode="rgbd", image_size=(32, 32))
+        >>> observations, infos = env.reset(seed=0)
+        >>> observations["image"]["base_camera"]["rgb"].shape
+        (2, 32, 32, 3)
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 as Gymnasium has it
+    metadata = METADATA | {"render_fps": 20}
 
     def __init__(
-        self, family: str, *, max_episode_steps: int | None = None, render_mode: str | None = None, **options: Any
+        self,
+        num_envs: int = 1,
+        family: str = "PickCube",
+        *,
+        max_episode_steps: int | None = None,
+        autoreset: bool = True,
+        render_mode: str | None = None,
+        picture_size: tuple[int, int] = (240, 320),
+        **options: Any,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f'render_mode is "rgb_array" or None, not {render_mode!r}')
-        self.world = make_world(family, **options)
-        self.family, self.render_mode, self.options = family, render_mode, options
-        self.max_episode_steps = max_episode_steps or self.world.max_episode_steps
-        self.action_space = self.world.action_space
-        self.observation_space = _space_of(self._observe())
-        self.elapsed_steps = 0
-        self._last: Any = None
+        self.family, self.picture_size = family, picture_size
+        self.worlds = [make_world(family, **options) for _ in range(max(num_envs, 1))]
+        first = self.worlds[0]
+        super().__init__(
+            num_envs,
+            _space_of(_observe(first)),
+            first.action_space,
+            max_episode_steps or first.max_episode_steps,
+            autoreset=autoreset,
+            render_mode=render_mode,
+        )
+        self._infos: list[dict[str, Any]] = [{}] * num_envs
+        self._observations: list[Any] = [None] * num_envs
 
-    def _observe(self) -> Any:
-        observation = self.world.observe()
-        return np.zeros(0, np.float32) if observation is None else observation  # Gymnasium knows no empty observation
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode.
+    def reset_world(self, indices: np.ndarray, options: Mapping[str, Any]) -> Info:
+        """Begin episodes; their seeds are drawn, below those of :func:`evaluation_episodes`.
 
         Args:
-            seed: of the episode; without one it is drawn, from what the last seed began.
-            options: ``{"model_id": ...}`` chooses the object in families with several.
+            indices: of the environments.
+            options: ``episode_seed`` fixes the episode, ``model_id`` chooses the object in families with several; one
+                number for all, or an array (N, 1) for all N environments.
 
         Raises:
             ValueError: unknown option or model id.
         """
-        super().reset(seed=seed)
-        unknown = set(options or {}) - {"model_id"}
-        if unknown:
-            raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}; there is model_id")
-        episode = int(self.np_random.integers(FIRST_EVALUATION_SEED)) if seed is None else seed
-        self.world.reset(episode, **(options or {}))
-        self.elapsed_steps = 0
-        self._last = self._observe()
-        info = {"episode_seed": episode, "model_id": self.world.model_id}
-        return self._last, {name: value for name, value in info.items() if value is not None}
+        chosen = {name: _spread(name, value, self.num_envs) for name, value in options.items()}
+        infos = []
+        for i in indices.tolist():
+            seed = int(self.rngs[i].integers(FIRST_EVALUATION_SEED))
+            own = {"seed": seed} | {RESET_OPTIONS[name]: int(values[i]) for name, values in chosen.items()}
+            self.worlds[i].reset(**own)
+            self._infos[i] = self.worlds[i].evaluate() | {"unstable": False}
+            infos.append({"episode_seed": own["seed"]})
+            if self.worlds[i].model_id is not None:
+                infos[-1]["model_id"] = self.worlds[i].model_id
+        return _columns(infos)
 
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One action, one control period.
+    def step_world(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, Info]:
+        """One action and one control period in every environment."""
+        rewards = np.zeros(self.num_envs)
+        for i, world in enumerate(self.worlds):
+            world.set_action(actions[i])
+            world.step()
+            if world.unstable:
+                self._infos[i] |= {"success": False, "unstable": True}
+            else:
+                info = world.evaluate()
+                rewards[i] = world.reward(info)
+                self._infos[i] = info | {"unstable": False}
+        terminated = np.array([info["success"] or info["unstable"] for info in self._infos])
+        return rewards, terminated, _columns(self._infos)
 
-        Raises:
-            ValueError: action of wrong shape or not finite.
-        """
-        self.world.set_action(action)
-        self.world.step()
-        self.elapsed_steps += 1
-        truncated = self.elapsed_steps >= self.max_episode_steps
-        if self.world.unstable:
-            reason = "the physics diverged: a position, velocity or acceleration was not finite or grew too large"
-            return self._last, 0.0, True, truncated, {"success": False, "reason": reason}
-        info = self.world.evaluate()
-        self._last = self._observe()
-        info["elapsed_steps"] = self.elapsed_steps
-        return self._last, self.world.reward(info), info["success"], truncated, info
+    def observe(self, indices: np.ndarray) -> Any:
+        """Observations of some environments; one whose physics diverged keeps its last."""
+        for i in indices.tolist():
+            if not self.worlds[i].unstable:
+                self._observations[i] = _observe(self.worlds[i])
+        return _map(lambda *values: np.stack(values), *(self._observations[i] for i in indices.tolist()))
 
-    def render(self) -> Any:
-        """The picture of the first camera (H, W, 3), uint8."""
-        return None if self.render_mode is None else self.world.draw(next(iter(self.world.cameras)))[0]
+    def draw(self, index: int) -> np.ndarray:
+        """An environment as an onlooker sees it, with its goal."""
+        return self.worlds[index].picture(*self.picture_size)
 
 
-def make_task(family: str, obs_mode: str = "state", **options: Any) -> ManiSkillEnv:
-    """A family of tasks as a Gymnasium environment; options as in :class:`ManiSkillEnv`.
+def make_task(family: str, obs_mode: str = "state", **options: Any) -> SingleEnv:
+    """A family of tasks as a single Gymnasium environment; options as in :class:`ManiSkillWorld`.
 
     Example:
         >>> env = make_task("StackCube", control_mode="pd_joint_delta_pos", reward_mode="sparse")
-        >>> env.reset(seed=1)[1]
-        {'episode_seed': 1}
+        >>> observation, info = env.reset(options={"episode_seed": 1})
+        >>> observation.shape, env.action_space.shape, int(info["episode_seed"])
+        ((55,), (8,), 1)
     """
-    return ManiSkillEnv(family, obs_mode=obs_mode, **options)
+    return SingleEnv(ManiSkillWorld, family=family, obs_mode=obs_mode, **options)
 
 
 def evaluation_episodes(family: str, object_set: str = "train") -> list[dict[str, int]]:
@@ -175,3 +195,22 @@ def _space_of(observation: Any) -> spaces.Space:
         return spaces.Box(0, 1, observation.shape, np.bool_)
     limits = np.iinfo(observation.dtype)
     return spaces.Box(limits.min, limits.max, observation.shape, observation.dtype)
+
+
+def _observe(world: World) -> Any:
+    observation = world.observe()
+    return np.zeros(0, np.float32) if observation is None else observation  # Gymnasium knows no empty observation
+
+
+def _spread(name: str, value: Any, count: int) -> np.ndarray:
+    """A reset option for each of the environments."""
+    if name not in RESET_OPTIONS:
+        raise ValueError(f"unknown reset option {name!r}; there are {', '.join(RESET_OPTIONS)}")
+    array = np.asarray(value)
+    if array.shape not in ((), (count, 1)):
+        raise ValueError(f"{name} is one number or an array {(count, 1)}, not an array {array.shape}")
+    return np.broadcast_to(array.reshape(-1), count)
+
+
+def _columns(infos: Sequence[Mapping[str, Any]]) -> Info:
+    return {name: np.stack([info[name] for info in infos]) for name in infos[0]}

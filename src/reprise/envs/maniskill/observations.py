@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import mujoco
 import numpy as np
 
+from reprise.envs.maniskill.poses import inverse
+from reprise.envs.raycast import RayCaster
+
 if TYPE_CHECKING:
     from reprise.envs.maniskill.world import World
 
@@ -20,9 +23,9 @@ __all__ = [
     "OBSERVATION_MODES",
     "Camera",
     "MujocoRenderer",
+    "RayRenderer",
     "Renderer",
     "back_project",
-    "default_renderer",
     "flatten",
     "look",
     "single_precision",
@@ -80,10 +83,42 @@ class Renderer(Protocol):
         ...
 
 
-class MujocoRenderer:
-    """MuJoCo's own rasteriser, without shadows; needs OpenGL (``MUJOCO_GL=egl`` or ``osmesa`` without a screen)."""
+class RayRenderer:
+    """The ray caster of :mod:`reprise.envs.raycast`, which needs no OpenGL; it keeps the layout of one model."""
 
     def __init__(self) -> None:
+        self._model: mujoco.MjModel | None = None
+        self._casters: dict[tuple[str, int, int], RayCaster] = {}
+
+    def __call__(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, height: int, width: int
+    ) -> tuple[Array, Array, Array]:
+        if model is not self._model:  # the scene was rebuilt
+            self._model, self._casters = model, {}
+        caster = self._casters.get((camera, height, width))
+        if caster is None:
+            caster = RayCaster(model, width, height, [camera], channels=("rgb", "depth", "geom"))
+            self._casters[camera, height, width] = caster
+        pictures = caster.render(data)
+        return pictures["rgb"][0], pictures["depth"][0], pictures["geom"][0]
+
+
+class MujocoRenderer:
+    """MuJoCo's own rasteriser, without shadows; needs OpenGL (``MUJOCO_GL=egl`` or ``osmesa`` without a screen).
+
+    Raises:
+        RuntimeError: OpenGL is not there.
+    """
+
+    def __init__(self) -> None:
+        try:
+            mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).close()
+        except Exception as error:
+            how = os.environ.get("MUJOCO_GL", "not set")
+            raise RuntimeError(
+                f"no OpenGL to draw with (MUJOCO_GL is {how}): set MUJOCO_GL=egl or osmesa before Python starts, or "
+                f"use RayRenderer, which needs none; {error}"
+            ) from error
         self._renderer: mujoco.Renderer | None = None
         self._drawn: tuple[mujoco.MjModel, int, int] | None = None
 
@@ -118,29 +153,6 @@ class MujocoRenderer:
             self._renderer = None
 
 
-def default_renderer() -> Renderer:
-    """MuJoCo's renderer.
-
-    Raises:
-        RuntimeError: OpenGL is not there; the modes "state", "state_dict" and "none" need none.
-    """
-    try:
-        import mujoco.gl_context  # fails without a way to draw
-
-        if not hasattr(mujoco, "Renderer"):
-            raise ImportError("this build of MuJoCo has no renderer")
-        context = mujoco.gl_context.GLContext(8, 8)
-        context.make_current()
-        context.free()
-    except Exception as error:
-        how = os.environ.get("MUJOCO_GL", "not set")
-        raise RuntimeError(
-            f"no OpenGL to draw with (MUJOCO_GL is {how}): set MUJOCO_GL=egl or osmesa before Python starts, or hand "
-            f"in a renderer; {error}"
-        ) from error
-    return MujocoRenderer()
-
-
 def _matrices(world: World, name: str, height: int, width: int) -> dict[str, Array]:
     model, data = world.model, world.data
     index = model.camera(name).id
@@ -151,7 +163,7 @@ def _matrices(world: World, name: str, height: int, width: int) -> dict[str, Arr
     intrinsic = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
     return {
         "cam2world_gl": cam2world,
-        "extrinsic_cv": np.linalg.inv(cam2world @ GL_TO_CV),
+        "extrinsic_cv": inverse(cam2world @ GL_TO_CV),
         "intrinsic_cv": intrinsic,
     }
 

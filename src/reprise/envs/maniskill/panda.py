@@ -55,16 +55,18 @@ ARM_LIMITS = np.array(
 FINGER_LIMITS = (0.0, 0.04)
 HOME = np.array([0.0, np.pi / 8, 0.0, -5 * np.pi / 8, 0.0, 3 * np.pi / 4, np.pi / 4, 0.04, 0.04])
 
-# capsules of links 1 to 7 in the frame of their joint: from, to, radius, and the mass of the link
+# Capsules of links 1 to 7 in the frame of their joint: from, to, radius, and the mass of the link. No two that meet
+# have the same radius: their surfaces would flicker.
 LINKS = (
     ("0 0 -.19 0 0 0", 0.06, 4.97),
-    ("0 0 0 0 -.18 0", 0.06, 0.65),
+    ("0 0 0 0 -.18 0", 0.059, 0.65),
     ("0 0 -.12 .0825 0 0", 0.055, 3.23),
-    ("0 0 0 -.0825 .1 0", 0.055, 3.59),
+    ("0 0 0 -.0825 .1 0", 0.054, 3.59),
     ("0 .02 -.26 0 .05 -.02", 0.05, 1.23),
     ("0 0 0 .088 0 0", 0.045, 1.67),
-    ("0 0 0 0 0 .07", 0.045, 0.74),
+    ("0 0 0 0 0 .07", 0.044, 0.74),
 )
+COLOURS = (".38 .45 .54", ".95 .95 .93")  # of links 0, 2, .. and 1, 3, ..
 
 
 def panda_mjcf(base: tuple[float, float, float] = (-0.615, 0.0, 0.0), prefix: str = "") -> str:
@@ -88,7 +90,7 @@ def panda_mjcf(base: tuple[float, float, float] = (-0.615, 0.0, 0.0), prefix: st
     xml = [
         f'<body name="{prefix}base" pos="{base[0]} {base[1]} {base[2]}">',
         f'<geom name="{prefix}link0" type="capsule" fromto="-.05 0 .06 0 0 .1" size=".06" mass="3" {solid}'
-        ' rgba=".9 .9 .9 1"/>',
+        f' rgba="{COLOURS[0]} 1"/>',
     ]
     for i, ((a, alpha, d), (segment, radius, mass)) in enumerate(zip(DH, LINKS, strict=True), 1):
         low, high = ARM_LIMITS[i - 1]
@@ -97,13 +99,13 @@ def panda_mjcf(base: tuple[float, float, float] = (-0.615, 0.0, 0.0), prefix: st
             f'quat="{np.cos(alpha / 2):.17g} {np.sin(alpha / 2):.17g} 0 0">'
             f'<joint name="{prefix}joint{i}" axis="0 0 1" range="{low} {high}" armature=".01"/>'
             f'<geom name="{prefix}link{i}" type="capsule" fromto="{segment}" size="{radius}" mass="{mass}" {solid}'
-            ' rgba=".9 .9 .9 1"/>'
+            f' rgba="{COLOURS[i % 2]} 1"/>'
         )
     half = HAND_YAW / 2
     xml.append(
         f'<body name="{prefix}hand" pos="0 0 {FLANGE}" quat="{np.cos(half):.17g} 0 0 {np.sin(half):.17g}">'
         f'<geom name="{prefix}hand" type="box" pos="0 0 .033" size=".03 .1 .033" mass=".73" {solid}'
-        ' rgba=".8 .8 .8 1"/>'
+        ' rgba=".95 .95 .93 1"/>'
         f'<site name="{prefix}tcp" pos="0 0 {TCP}" size=".005" group="4"/>'
         f'<camera name="{prefix}hand_camera" pos=".0465 -.02 .036" quat="0 1 0 0" fovy="90"/>'
     )
@@ -113,7 +115,7 @@ def panda_mjcf(base: tuple[float, float, float] = (-0.615, 0.0, 0.0), prefix: st
             f'<joint name="{prefix}finger{i}" type="slide" axis="0 {side} 0" range="{FINGER_LIMITS[0]} '
             f'{FINGER_LIMITS[1]}" armature=".01"/>'
             f'<geom name="{prefix}finger{i}" type="box" pos="0 {side * 0.005} .0268" size=".0105 .005 .027" mass=".1" '
-            f'friction="2 .05 .0001" condim="4" {solid} rgba=".3 .3 .3 1"/></body>'
+            f'friction="2 .05 .0001" condim="4" {solid} rgba=".2 .22 .26 1"/></body>'
         )
     xml.append("</body>" * 9)
     return "".join(xml)

@@ -25,18 +25,20 @@ from reprise.envs.maniskill.drives import Drives
 from reprise.envs.maniskill.observations import (
     OBSERVATION_MODES,
     Camera,
+    RayRenderer,
     Renderer,
-    default_renderer,
     flatten,
     look,
     single_precision,
 )
 from reprise.envs.maniskill.panda import HOME, panda_mjcf
 from reprise.envs.maniskill.poses import make_pose, to_pose7
+from reprise.envs.raycast import Camera as Onlooker, RayCaster
 
-__all__ = ["REWARD_MODES", "World"]
+__all__ = ["REWARD_MODES", "World", "goal_marker"]
 
 Array = np.ndarray
+MARKERS = 3  # the geom group of goals: shown to people, hidden from cameras
 REWARD_MODES = ("sparse", "dense", "normalized_dense")
 UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
@@ -51,15 +53,22 @@ SCENE = """<mujoco>
 <default class="fixture"><geom contype="1" conaffinity="2"/></default>
 </default>
 <visual><global offwidth="640" offheight="640"/><headlight ambient=".5 .5 .5"/><map znear=".001" zfar="20"/></visual>
-<asset>{assets}</asset>
+<asset><texture name="tiles" type="2d" builtin="checker" rgb1=".83 .80 .75" rgb2=".76 .72 .66" width="16" height="16"/>
+<material name="tiles" texture="tiles" texrepeat="5 5" texuniform="true"/>{assets}</asset>
 <worldbody><light pos="0 0 3" dir=".2 .2 -1" castshadow="false"/>
-<geom name="floor" type="plane" size="5 5 .1" contype="8" conaffinity="2" rgba=".6 .6 .55 1"/>
+<geom name="floor" type="plane" size="5 5 .1" contype="8" conaffinity="2" material="tiles"/>
 {cameras}{robot}{scene}</worldbody>
 </mujoco>"""
 
 
+def goal_marker(size: float = 0.015) -> str:
+    """A green ball for the mocap body ``goal``, which nothing touches and no camera sees."""
+    ball = f'<geom type="sphere" size="{size}" group="{MARKERS}" contype="0" conaffinity="0" rgba=".2 .8 .35 1"/>'
+    return f'<body name="goal" mocap="true">{ball}</body>'
+
+
 class World:
-    """One task: what :class:`~reprise.envs.maniskill.env.ManiSkillEnv` wraps and a vectorised environment holds n of.
+    """One task: what :class:`~reprise.envs.maniskill.env.ManiSkillWorld` holds n of.
 
     Args:
         obs_mode: "none", "state", "state_dict", or, drawn by a renderer, "image", "rgbd", "pointcloud", the last two
@@ -69,7 +78,8 @@ class World:
         sim_freq: physics steps a second.
         control_freq: actions a second.
         object_set: "train" or "test", for families with many objects.
-        renderer: draws the pictures, see :class:`~reprise.envs.maniskill.observations.Renderer`; MuJoCo's by default.
+        renderer: draws the pictures, see :class:`~reprise.envs.maniskill.observations.Renderer`; by default
+            the ray caster.
         image_size: height and width in pixels; by default that of each camera.
         interpolate: position targets move there over the control period instead of jumping.
 
@@ -86,6 +96,7 @@ class World:
     objects: ClassVar[dict[str, range]] = {}  # ids of the models of each object set; empty: one scene for all
     evaluations: ClassVar[dict[str, int]] = {}  # episodes for each model when policies are compared
     camera: ClassVar[tuple[tuple[float, float, float], tuple[float, float, float]]] = ((0.3, 0, 0.6), (-0.1, 0, 0.1))
+    onlooker: ClassVar[Onlooker] = Onlooker((0.55, 0.7, 0.5), (-0.25, 0.0, 0.24), fovy=42)  # who sees the pictures
 
     def __init__(
         self,
@@ -116,7 +127,8 @@ class World:
         self.sim_freq, self.control_freq, self.substeps = sim_freq, control_freq, sim_freq // control_freq
         self.object_set, self.image_size = object_set, image_size
         self._interpolate = self.substeps if interpolate else 0
-        self._renderer = renderer
+        self._renderer = RayRenderer() if renderer is None else renderer
+        self._onlooker: RayCaster | None = None
         self._built: Any = None
         self.asset: Any = None
         self.goal = np.zeros(0)
@@ -334,12 +346,20 @@ class World:
         return agent | {"controller": state} if state else agent
 
     def draw(self, camera: str) -> tuple[Array, Array, Array]:
-        """Colour, depth and geom ids that a camera sees, by the renderer handed in or MuJoCo's."""
-        if self._renderer is None:
-            self._renderer = default_renderer()
+        """Colour, depth and geom ids that a camera sees, by the world's renderer."""
         view = self.cameras[camera]
         mujoco.mj_camlight(self.model, self.data)
         return self._renderer(self.model, self.data, camera, *(self.image_size or (view.height, view.width)))
+
+    def picture(self, height: int = 240, width: int = 320) -> Array:
+        """A picture (H, W, 3) for people: from further off, with shadows, and with the goal, which no camera sees."""
+        caster = self._onlooker
+        if caster is None or caster.model is not self.model or (caster.height, caster.width) != (height, width):
+            groups = (0, 1, 2, MARKERS)
+            caster = RayCaster(self.model, width, height, [self.onlooker], shadows=True, groups=groups)
+            self._onlooker = caster
+        mujoco.mj_camlight(self.model, self.data)
+        return caster.render(self.data)["rgb"][0]
 
     # --- reward -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from reprise.envs.maniskill.panda import ARM_LIMITS, forward_kinematics
 from reprise.envs.maniskill.poses import from_pose7, rotation_angle, to_pose7, yaw_quaternion
-from reprise.envs.maniskill.world import World
+from reprise.envs.maniskill.world import World, goal_marker
+from reprise.envs.raycast import Camera as Onlooker
 
 __all__ = ["AvoidObstacles"]
 
@@ -45,6 +46,7 @@ class AvoidObstacles(World):
     objects: ClassVar[dict[str, range]] = {"train": range(100), "test": range(100, 200)}
     evaluations: ClassVar[dict[str, int]] = {"train": 1, "test": 1}
     camera = ((1.2, 0, 1.0), (0.2, 0, 0.3))
+    onlooker = Onlooker((1.5, 0.9, 1.0), (0.15, 0.0, 0.3), fovy=42)
     routes: ClassVar[dict[int, np.ndarray]] = {}  # what has been searched for already
 
     def scene(self) -> tuple[str, str]:
@@ -56,7 +58,7 @@ class AvoidObstacles(World):
                 f'<geom class="fixture" type="box" size="{numbers[0]}" pos="{numbers[1]}" quat="{numbers[2]}" '
                 'rgba=".4 .5 .8 1"/>'
             )
-        return "", f'<body name="obstacles">{boxes}</body>'
+        return "", f'<body name="obstacles">{boxes}</body>{goal_marker(0.025)}'
 
     def place(self, rng: np.random.RandomState) -> None:
         assert self.model_id is not None
@@ -65,6 +67,7 @@ class AvoidObstacles(World):
         start, _, goal = self.routes[self.model_id]
         self.drives.qpos[:] = [*start, 0.04, 0.04]
         self.goal = to_pose7(forward_kinematics(goal))
+        self.set_pose("goal", self.goal[:3], self.goal[3:])
 
     def route(self) -> np.ndarray:
         """Joint angles (3, 7) at the start, at a point between, and at the goal, with nothing in between."""

@@ -11,6 +11,7 @@ import numpy as np
 from reprise.envs.maniskill.observations import Camera, look
 from reprise.envs.maniskill.panda import panda_mjcf
 from reprise.envs.maniskill.world import World
+from reprise.envs.raycast import Camera as Onlooker
 
 __all__ = ["Cabinet", "OpenCabinetDoor", "OpenCabinetDrawer", "cabinet"]
 
@@ -111,6 +112,7 @@ class _OpenCabinet(World):
 
     max_reward = 10.0
     mobile = True
+    onlooker = Onlooker((-2.3, 1.7, 1.6), (-0.6, 0.0, 0.5), fovy=42)
     base = (0.1, 0.0, 0.35)  # of the arm, on the torso of the robot
     home = np.array([0.0, 0.0, 0.0, -1.5, 0.0, 3.0, 0.78, 0.02, 0.02])
     doors: ClassVar[bool]

@@ -9,6 +9,7 @@ import numpy as np
 from reprise.envs.maniskill.panda import HOME
 from reprise.envs.maniskill.poses import inverse, make_pose, to_pose7, yaw_quaternion
 from reprise.envs.maniskill.world import World
+from reprise.envs.raycast import Camera as Onlooker
 
 __all__ = ["PegInsertionSide", "block_with_hole"]
 
@@ -47,6 +48,7 @@ class PegInsertionSide(World):
     max_reward = 25.0
     home = np.concatenate([HOME[:6], [-np.pi / 4], HOME[7:]])
     camera = ((0, -0.3, 0.2), (0, 0, 0.1))
+    onlooker = Onlooker((0.6, -0.6, 0.5), (-0.12, 0.08, 0.14), fovy=42)
 
     def pick(self, rng: np.random.RandomState) -> tuple[float, float, float, float]:
         """Half length and half width of the peg, and centre (y, z) of the hole."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reprise.envs.maniskill.poses import to_pose7, yaw_quaternion
-from reprise.envs.maniskill.world import World
+from reprise.envs.maniskill.world import World, goal_marker
 
 __all__ = ["PickCube", "cube_mjcf"]
 
@@ -29,7 +29,7 @@ class PickCube(World):
     max_reward = 5.0
 
     def scene(self) -> tuple[str, str]:
-        return "", cube_mjcf("cube", "1 0 0 1")
+        return "", cube_mjcf("cube", ".85 .2 .16 1") + goal_marker()
 
     def place(self, rng: np.random.RandomState) -> None:
         start = np.append(rng.uniform(-0.1, 0.1, 2), HALF)
@@ -40,6 +40,7 @@ class PickCube(World):
             if np.linalg.norm(goal - start) >= 0.05:
                 break
         self.goal = goal
+        self.set_pose("goal", goal)
 
     def evaluate(self) -> dict[str, Any]:
         placed = bool(np.linalg.norm(self.position("cube") - self.goal) <= 0.025)

@@ -9,7 +9,7 @@ import numpy as np
 
 from reprise.envs.maniskill.objects import compound_object, primitives_mjcf
 from reprise.envs.maniskill.poses import to_pose7, yaw_quaternion
-from reprise.envs.maniskill.world import World
+from reprise.envs.maniskill.world import World, goal_marker
 
 __all__ = ["PickSingle"]
 
@@ -28,7 +28,7 @@ class PickSingle(World):
     def scene(self) -> tuple[str, str]:
         assert self.model_id is not None
         geoms = primitives_mjcf(compound_object(self.model_id))
-        return "", f'<body name="object" pos="0 0 .2"><freejoint/>{geoms}</body>'
+        return "", f'<body name="object" pos="0 0 .2"><freejoint/>{geoms}</body>{goal_marker()}'
 
     def place(self, rng: np.random.RandomState) -> None:
         self.drives.qpos[:] = self.home  # out of the way while the object falls
@@ -50,6 +50,7 @@ class PickSingle(World):
             if np.linalg.norm(goal - start) > 0.05:
                 break
         self.goal = goal
+        self.set_pose("goal", goal)
 
     def _corners(self) -> np.ndarray:
         """Corners (n, 3) of the boxes around the parts, in the world."""
