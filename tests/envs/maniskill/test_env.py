@@ -85,7 +85,9 @@ def test_an_episode_can_be_asked_for():
 
 def test_what_is_found_of_an_episode_does_not_depend_on_the_others(monkeypatch):
     """Success is made to be: the hand has sunk to a height that differs between episodes."""
-    monkeypatch.setattr(PickCube, "evaluate", lambda self: {"success": self.tcp()[2] < 0.1 + 0.5 * self.position("cube")[0]})
+    monkeypatch.setattr(
+        PickCube, "evaluate", lambda self: {"success": self.tcp()[2] < 0.1 + 0.5 * self.position("cube")[0]}
+    )
     episodes = evaluation_episodes("PickCube")[:5]
 
     def sink(observations):
