@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,22 @@ FILES = {
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Path]:
     """A small library of its own in place of ours."""
     for name, text in FILES.items():
         path = tmp_path / "reprise" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(modules, "PACKAGE", tmp_path / "reprise")
-    modules.table.cache_clear()
-    return tmp_path / "reprise"
+    forget()
+    yield tmp_path / "reprise"
+    forget()
+
+
+def forget() -> None:
+    """What is remembered of where names live."""
+    for remembered in (modules.table, modules.source_of, modules._locate):
+        remembered.cache_clear()
 
 
 def closure(house: Path, recipe: str | None = None) -> dict[str, str]:

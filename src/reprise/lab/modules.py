@@ -62,6 +62,7 @@ def _reached(recipe: Path, also: Iterable[str] = ()) -> dict[str, Scan]:
     lab = {LAB, *also}
     queue, asked = [*(f"{own}.{root}" for root in ROOTS), *lab], set[str]()
     reached: dict[str, Scan] = {}
+    scans: dict[Path, Scan] = {}  # every file is looked at once
     while queue:
         name = queue.pop()
         if name in asked:
@@ -76,7 +77,9 @@ def _reached(recipe: Path, also: Iterable[str] = ()) -> dict[str, Scan]:
             if found is None or (found.startswith("reprise.lab") and found not in lab):
                 continue
             module, file = found, source_of(found)
-        scan = _scan(file)
+        if file not in scans:
+            scans[file] = _scan(file)
+        scan = scans[file]
         if on_import or (module == own and part not in scan):  # a recipe need not have a prepare
             parts = [BODY]
         elif part in scan:
@@ -89,6 +92,7 @@ def _reached(recipe: Path, also: Iterable[str] = ()) -> dict[str, Scan]:
     return reached
 
 
+@cache
 def source_of(module: str) -> Path:
     """The file of a module of ours; a package's is its ``__init__.py``."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
@@ -100,6 +104,7 @@ def resolve(name: str) -> str | None:
     return _locate(name)[0]
 
 
+@cache
 def _locate(name: str) -> tuple[str | None, str]:
     """The module that a dotted name lives in, and its name there; no name if the module itself is meant."""
     parts = name.split(".")
