@@ -231,7 +231,12 @@ def test_memory_is_kept_and_used(house: Path, home: Path) -> None:
     path = home / "cache" / "definitions.json"
     kept = json.loads(path.read_text())
     recipe = str(house / "papers" / "toy" / "recipe.py")
-    kept[recipe][1]["measure"][0] = "remembered"
+    kept["closures"][recipe][1][RECIPE] = "remembered"
+    path.write_text(json.dumps(kept))
+    modules._loaded_from = None
+    assert closure(house) == {**before, RECIPE: "remembered"}
+    kept["closures"].clear()
+    kept["scans"][recipe][1]["measure"][0] = "remembered"
     path.write_text(json.dumps(kept))
     modules._loaded_from = None
     after = closure(house)
@@ -240,7 +245,9 @@ def test_memory_is_kept_and_used(house: Path, home: Path) -> None:
     assert closure(house) == before, "a touched file is read again"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"file": 3}', '{"file": [1, 2]}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"scans": 3}', '{"scans": {"file": [1, 2]}, "closures": {}}', "\x00"]
+)
 def test_damaged_memory_is_ignored(house: Path, home: Path, content: str) -> None:
     before = closure(house)
     path = home / "cache" / "definitions.json"
@@ -249,7 +256,7 @@ def test_damaged_memory_is_ignored(house: Path, home: Path, content: str) -> Non
     modules._loaded_from = None
     assert closure(house) == before
     modules.save_memory()
-    assert str(house / "papers" / "toy" / "recipe.py") in json.loads(path.read_text())
+    assert str(house / "papers" / "toy" / "recipe.py") in json.loads(path.read_text())["scans"]
 
 
 def test_memory_that_cannot_be_written_is_no_fault(house: Path, home: Path) -> None:

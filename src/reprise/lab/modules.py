@@ -41,11 +41,19 @@ def closure(recipe: Path, *also: str) -> dict[str, str]:
         recipe: the recipe's file.
         also: modules of the lab to add.
     """
-    found = {}
-    for module, definitions in _reached(recipe, also).items():
-        codes = sorted((name, code) for name, (code, _) in definitions.items() if code)
-        if codes:
-            found[module] = _digest(codes)
+    _load_memory()
+    key = " ".join([str(recipe), *also])
+    stamps, found = _memory["closures"].get(key, ({}, {}))
+    if not stamps or any(_stamp(Path(file)) != stamp for file, stamp in stamps.items()):
+        scans: dict[Path, Scan] = {}
+        found = {}
+        for module, definitions in _reached(recipe, also, scans).items():
+            codes = sorted((name, code) for name, (code, _) in definitions.items() if code)
+            if codes:
+                found[module] = _digest(codes)
+        stamps = {str(file): _stamp(file) for file in [*scans, *PACKAGE.glob("*/__init__.pyi")]}
+        _memory["closures"][key] = [stamps, found]
+        _memory["changed"] = {"": True}
     return dict(sorted(found.items()))
 
 
@@ -56,13 +64,13 @@ def third_party(recipe: Path) -> list[str]:
     return sorted(used - {"reprise", f"{BODY}reprise"} - sys.stdlib_module_names)
 
 
-def _reached(recipe: Path, also: Iterable[str] = ()) -> dict[str, Scan]:
-    """The definitions that a recipe reaches, by module."""
+def _reached(recipe: Path, also: Iterable[str] = (), scans: dict[Path, Scan] | None = None) -> dict[str, Scan]:
+    """The definitions that a recipe reaches, by module; ``scans`` is filled with every file that was looked at."""
     own = f"reprise.papers.{recipe.parent.name}.{recipe.stem}"
     lab = {LAB, *also}
     queue, asked = [*(f"{own}.{root}" for root in ROOTS), *lab], set[str]()
     reached: dict[str, Scan] = {}
-    scans: dict[Path, Scan] = {}  # every file is looked at once
+    scans = {} if scans is None else scans  # every file is looked at once
     while queue:
         name = queue.pop()
         if name in asked:
@@ -145,21 +153,29 @@ def table(folder: Path) -> dict[str, str]:
     return names
 
 
-# One scan of a file: remembered on disk by path, time of change and size, because every `reprise list` asks for all.
+# Scans of files, and what recipes reach, are remembered on disk by time of change and size of the files, because every
+# `reprise list` asks for all.
 
-_memory: dict[str, list[Any]] = {}
+_memory: dict[str, dict[str, Any]] = {"scans": {}, "closures": {}}
 _loaded_from: Path | None = None
 
 
 def _scan(file: Path) -> Scan:
     _load_memory()
-    stat = file.stat()
-    key, stamp = str(file), [stat.st_mtime_ns, stat.st_size]
-    if key not in _memory or _memory[key][0] != stamp:
-        _memory[key] = [stamp, _read(ast.parse(file.read_text(encoding="utf-8")), file)]
-        _memory["changed"] = [True]
-    scan: Scan = _memory[key][1]
-    return scan
+    stamp, scan = _memory["scans"].get(str(file), (None, {}))
+    if stamp != (now := _stamp(file)):
+        scan = _read(ast.parse(file.read_text(encoding="utf-8")), file)
+        _memory["scans"][str(file)] = [now, scan]
+        _memory["changed"] = {"": True}
+    return dict(scan)
+
+
+def _stamp(file: Path) -> list[int] | None:
+    try:
+        stat = file.stat()
+    except OSError:  # gone since
+        return None
+    return [stat.st_mtime_ns, stat.st_size]
 
 
 def _load_memory() -> None:
@@ -167,13 +183,15 @@ def _load_memory() -> None:
     path = home() / "cache" / "definitions.json"
     if _loaded_from == path:
         return
-    _memory.clear()
     _loaded_from = path
+    _memory.update(scans={}, closures={})
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        _memory.update({file: [stamp, {**scan, BODY: scan[BODY]}] for file, (stamp, scan) in known.items()})
+        scans = {file: [stamp, {**scan, BODY: scan[BODY]}] for file, (stamp, scan) in known["scans"].items()}
+        closures = {recipe: [dict(stamps), dict(found)] for recipe, (stamps, found) in known["closures"].items()}
+        _memory.update(scans=scans, closures=closures)
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
-        _memory.clear()  # not there yet, or damaged: it is made again
+        pass  # not there yet, or damaged: it is made again
 
 
 def save_memory() -> None:
