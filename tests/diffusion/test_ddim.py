@@ -268,7 +268,10 @@ def test_given_steps_are_visited():
     sampler.sample(lambda x, t: seen.append(t.tolist()) or x, torch.randn(2, 3))
     assert seen == [[99, 99], [60, 60], [7, 7]]
     torch.testing.assert_close(
-        DDIM(process, [75, 50, 25, 0]).sample(sine, START), DDIM(process, 4).sample(sine, START), rtol=0, atol=0
+        DDIM(process, torch.tensor([75, 50, 25, 0])).sample(sine, START),
+        DDIM(process, 4).sample(sine, START),
+        rtol=0,
+        atol=0,
     )
 
 

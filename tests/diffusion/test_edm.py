@@ -148,6 +148,13 @@ def test_log_logistic_levels_stay_in_their_range(minimum, maximum):
     assert float(sigma.min()) >= torch.tensor(minimum) and float(sigma.max()) <= torch.tensor(maximum)
 
 
+def test_the_tails_of_log_logistic_levels_are_finite(monkeypatch):
+    """In float32 the largest number that can be drawn would round to 1, whose logit is infinite."""
+    monkeypatch.setattr(torch, "rand", lambda count, dtype, **_: torch.tensor([0.0, 1 - 2**-53], dtype=dtype))
+    low, high = log_logistic_sigmas(2).log().tolist()
+    assert (low, high) == pytest.approx((math.log(0.5) - 18.37, math.log(0.5) + 18.37), abs=0.01)
+
+
 X = torch.zeros(2, 3)
 
 

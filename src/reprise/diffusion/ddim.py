@@ -17,7 +17,8 @@ Reinforcement Learning, 2023.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -71,7 +72,7 @@ class DDIM:
     def __init__(
         self,
         process: ForwardProcess,
-        steps: int | Sequence[int],
+        steps: int | Iterable[int],
         *,
         eta: float = 0.0,
         clip: float | None = None,
@@ -83,13 +84,12 @@ class DDIM:
             raise ValueError(f"eta lies in 0 (deterministic) to 1 (DDPM's noise), not at {eta}")
         if clip is not None and not clip > 0:
             raise ValueError(f"clip must be above 0, not {clip}; None leaves the data as predicted")
-        visited = ddim_timesteps(len(process), steps, offset=offset) if isinstance(steps, int) else list(steps)
-        if (
-            not visited
-            or visited != sorted(set(visited), reverse=True)
-            or visited[-1] < 0
-            or visited[0] >= len(process)
-        ):
+        if isinstance(steps, Iterable):
+            visited = [int(t) for t in steps]
+        else:
+            visited = ddim_timesteps(len(process), steps, offset=offset)
+        falling = all(a > b for a, b in pairwise([len(process), *visited, -1]))
+        if not visited or not falling:
             raise ValueError(f"steps fall, within 0..{len(process) - 1}, unlike {visited}")
         if not ends_at_data and visited[-1] == 0:
             raise ValueError("the last visited step is 0 and would lead to itself; give offset=1, or end at the data")
@@ -119,12 +119,13 @@ class DDIM:
             ValueError: other shapes, or a step that the sampler does not have.
         """
         check_same(x, output, "the network's output")
-        if isinstance(i, int):
-            self._range(i, i + 1)
-            row: Sequence[Tensor | float] = self._rows[i]
-        else:
+        row: Sequence[Tensor | float]
+        if isinstance(i, Tensor):
             check_steps(i, len(self), x)
             row = [column(values, x) for values in self._table[:, i.cpu()]]
+        else:
+            self._range(i, i + 1)
+            row = self._rows[i]
         u, v, a, b, c, std = row
         if self.clip is None:
             return a * x + c * output, std
@@ -184,7 +185,7 @@ class DDIM:
                 "ends_at_data=False with offset=1"
             )
         error = (following.detach() - mean) / std
-        values = (-0.5 * error.square() - std.log() - 0.5 * math.log(2 * math.pi)).flatten(1)
+        values = (-0.5 * error.square() - std.log() - 0.5 * math.log(2 * math.pi))[:, None].flatten(1)
         return values.mean(1) if reduce == "mean" else values.sum(1)
 
     def sample(
