@@ -15,7 +15,7 @@ from rich.table import Table
 
 from reprise import __version__
 from reprise.files import home
-from reprise.lab import modules, paper as papers, results, words
+from reprise.lab import modules, overview, paper as papers, results, words
 from reprise.lab.paper import Paper, PaperError
 
 app = typer.Typer(
@@ -85,14 +85,7 @@ def list_papers(
     as_json: Json = False,
 ) -> None:
     """List the papers: headline claim, verdict, age, cost."""
-    everything, broken = papers.all_papers()
-    damaged: list[ValueError] = list(broken)
-    rows = []
-    for paper in everything:
-        try:
-            rows.append(_row(paper))
-        except results.ResultsError as error:
-            damaged.append(error)
+    rows, damaged = overview.rows()
     if as_json:
         print(json.dumps(rows, indent=1))
     elif markdown:
@@ -117,25 +110,6 @@ def list_papers(
         raise typer.Exit(1)
 
 
-def _row(paper: Paper) -> dict[str, Any]:
-    status = results.status(paper)
-    if paper.claims:
-        claim, verdict = paper.claims[0].text, words.verdict_words(status.judgements[0], status.scale)
-    else:
-        claim, verdict = paper.identities[0].text, "proved by a test"
-    return {
-        "slug": paper.slug,
-        "title": paper.title,
-        "arxiv": paper.arxiv,
-        "room": paper.room,
-        "claim": claim,
-        "verdict": verdict.split(":")[0] + (f", {status.mark}" if status.mark else ""),
-        "measured": status.date,
-        "stale": list(status.stale),
-        "core_seconds": round(status.seconds),
-    }
-
-
 @app.command()
 def show(slug: Slug, as_json: Json = False) -> None:
     """Show a paper: claims, needs, use, differences, BibTeX."""
@@ -148,7 +122,11 @@ def show(slug: Slug, as_json: Json = False) -> None:
             {"text": claim.text, "paper": claim.paper, "verdict": judgement.verdict, "reason": judgement.reason}
             for claim, judgement in zip(paper.claims, status.judgements, strict=True)
         ]
-        print(json.dumps({**_row(paper), "summary": paper.summary, "parts": paper.parts, "claims": claims}, indent=1))
+        print(
+            json.dumps(
+                {**overview.row(paper), "summary": paper.summary, "parts": paper.parts, "claims": claims}, indent=1
+            )
+        )
         return
     console.print(f"[bold]{paper.title}[/bold]")
     console.print(f"{paper.authors}. {paper.venue} {paper.year}, arXiv {paper.arxiv}\n", markup=False)

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ def data(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, dict[
 
 def versions(experiment: Experiment) -> dict[str, str]:
     """Versions of Python and of all packages that the recipe and its modules import."""
+    from importlib import metadata  # slow to import, and not needed to list papers
+
     distributions = metadata.packages_distributions()
     imported = {"torch", "numpy", *modules.third_party(experiment.file)}
     return packages("python", *sorted({distributions[name][0] for name in imported if name in distributions}))
@@ -72,6 +73,8 @@ def versions(experiment: Experiment) -> dict[str, str]:
 
 def packages(*names: str) -> dict[str, str]:
     """Versions of Python and of installed packages by their distribution names; absent ones are left out."""
+    from importlib import metadata
+
     found = {}
     for name in names:
         try:

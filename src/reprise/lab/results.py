@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprise.files import written_whole
 from reprise.lab import modules, provenance, store
 from reprise.lab.paper import SCALES, Arm, Experiment, Paper
-from reprise.lab.plan import Plan
 from reprise.lab.verdict import Judgement, Measurement, judge
+
+if TYPE_CHECKING:
+    from reprise.lab.plan import Plan
 
 __all__ = [
     "Record", "Results", "ResultsError", "Status", "changed", "collect", "cost", "judge_all", "published",
