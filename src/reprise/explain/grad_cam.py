@@ -113,7 +113,7 @@ class GradCAM:
         maps: list[Tensor] = []
         weights: list[list[Tensor]] = [[] for _ in self.layers]
         outputs: list[Tensor] = []
-        chunks = batches(images, targets, self.batch_size)
+        chunks = batches(self.model, images, targets, self.batch_size)
         with evaluating(self.model):
             for chunk, target in chunks:
                 if not maps:  # "auto" needs a picture to find its layer with
@@ -302,7 +302,7 @@ def cam(
     if not isinstance(linear, nn.Linear):
         raise ValueError("class activation maps need a linear head; this network's is none: use GradCAM")
     parts = []
-    for chunk, target in batches(images, targets, 32):
+    for chunk, target in batches(model, images, targets, 32):
         assert not callable(target)
         layer = find_layer(model, layer, chunk[:1])
         with evaluating(model), torch.no_grad(), capture(model, layer) as captured:

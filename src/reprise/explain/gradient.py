@@ -168,7 +168,7 @@ def _details(model: nn.Module, images: Tensor, targets: Targets, rule: str, batc
         )
     found, outputs = [], []
     with evaluating(model):
-        for chunk, target in batches(images, targets, batch_size):
+        for chunk, target in batches(model, images, targets, batch_size):
             chunk.requires_grad_()
             with mode:
                 output = model(chunk.clone())  # a copy, so that an in-place first layer finds no leaf

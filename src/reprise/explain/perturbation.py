@@ -51,7 +51,7 @@ def occlusion_map(
         raise ValueError(f"patch and stride must be at least 1, not {patch} and {stride}")
     model, drops = unwrap(model), []
     with evaluating(model), torch.no_grad():
-        for chunk, target in batches(images, targets, batch_size):
+        for chunk, target in batches(model, images, targets, batch_size):
             output = model(chunk)
             target = output.argmax(1) if target is None else target  # the covered pictures keep the class
             scores = select_scores(output, target)
