@@ -9,4 +9,5 @@ from .processes import simulate as simulate
 from .scenes import Scenes as Scenes, two_object_scenes as two_object_scenes
 from .shifts import appearance_shift as appearance_shift
 from .store import DataMissing as DataMissing
+from .text import HashedWords as HashedWords, fill_templates as fill_templates
 from .windows import Windows as Windows

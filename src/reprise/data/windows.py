@@ -40,6 +40,7 @@ class Windows:
             after this one, the step itself only at the end of its episode: hindsight).
         goal_horizon: how many steps later a drawn goal may lie; None to the end of the episode.
         observations: names to gather; None takes all.
+        goal_observations: names of what a goal consists of; None takes what is observed.
 
     Raises:
         ValueError: lengths below 1, an unknown goal or observation.
@@ -67,6 +68,7 @@ class Windows:
         goal: str | None = None,
         goal_horizon: int | None = None,
         observations: Sequence[str] | None = None,
+        goal_observations: Sequence[str] | None = None,
     ) -> None:
         if history < 1 or future < 1 or (goal_horizon is not None and goal_horizon < 1):
             raise ValueError(
@@ -75,10 +77,12 @@ class Windows:
         if goal is not None and goal not in GOALS:
             raise ValueError(f"unknown goal {goal!r}; there are None, {', '.join(map(repr, GOALS))}")
         names = tuple(episodes.observations) if observations is None else tuple(observations)
-        if unknown := [name for name in names if name not in episodes.observations]:
+        goal_names = names if goal_observations is None else tuple(goal_observations)
+        if unknown := [name for name in (*names, *goal_names) if name not in episodes.observations]:
             raise ValueError(f"unknown observation {unknown[0]!r}; there are {', '.join(episodes.observations)}")
         self.episodes, self.history, self.future = episodes, history, future
-        self.first_action, self.goal, self.goal_horizon, self.names = first_action, goal, goal_horizon, names
+        self.first_action, self.goal, self.goal_horizon = first_action, goal, goal_horizon
+        self.names, self.goal_names = names, goal_names
 
     def __len__(self) -> int:
         return self.episodes.steps
@@ -105,13 +109,15 @@ class Windows:
             steps: (B,) numbers of steps, or B booleans as long as there are steps.
             generator: draws the goals.
         """
-        steps = np.arange(len(self))[steps]
+        steps = np.asarray(steps)
+        if steps.dtype == bool or (steps < 0).any():
+            steps = np.arange(len(self))[steps]
         episode = self.episodes.episode_of(steps)
         first, last = self.episodes.starts[episode][:, None], self.episodes.ends[episode][:, None] - 1
         seen = steps[:, None] + np.arange(1 - self.history, 1)
         done = steps[:, None] + np.arange(self.first_action, self.first_action + self.future)
         batch: dict[str, Any] = {
-            "observations": self._observations(np.maximum(seen, first)),
+            "observations": self._observations(self.names, np.maximum(seen, first)),
             "history_padding": torch.from_numpy(seen < first),
             "actions": torch.from_numpy(self.episodes.actions[np.clip(done, first, last)]),
             "padding": torch.from_numpy((done < first) | (done > last)),
@@ -124,7 +130,7 @@ class Windows:
                 reach = distance if self.goal_horizon is None else np.minimum(distance, self.goal_horizon)
                 draw = np.random.random if generator is None else generator.random
                 distance = np.minimum(1 + (draw(len(steps)) * reach).astype(np.int64), reach)
-            batch["goal"] = self._observations(steps + distance)
+            batch["goal"] = self._observations(self.goal_names, steps + distance)
             batch["goal_distance"] = torch.from_numpy(distance)
         return batch
 
@@ -149,8 +155,8 @@ class Windows:
             for start in range(0, stop, batch_size):
                 yield self.gather(order[start : start + batch_size], generator)
 
-    def _observations(self, steps: np.ndarray) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(self.episodes.observations[name][steps]) for name in self.names}
+    def _observations(self, names: Sequence[str], steps: np.ndarray) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(self.episodes.observations[name][steps]) for name in names}
 
 
 def _first(batch: dict[str, Any]) -> dict[str, Any]:

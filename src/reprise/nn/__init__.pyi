@@ -42,6 +42,7 @@ from .moat import (
     TransformerBlock2d as TransformerBlock2d,
 )
 from .relative_attention import RelativePositionBias as RelativePositionBias, RelPosAttention2d as RelPosAttention2d
+from .residual_mlp import ResidualMLP as ResidualMLP
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
 from .scattering import (
     FeatureExtractor as FeatureExtractor,

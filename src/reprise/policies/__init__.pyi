@@ -1,0 +1,6 @@
+from .bc import BC as BC
+from .chunking import ChunkedPolicy as ChunkedPolicy
+from .demonstrations import Demonstrations as Demonstrations
+from .encoders import ObservationEncoder as ObservationEncoder
+from .imitation import ImitationPolicy as ImitationPolicy, masked_mean as masked_mean
+from .observations import Shapes as Shapes

@@ -1,0 +1,96 @@
+"""Demonstrations as a policy sees them in training: scaled windows of episodes, with encoded instructions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reprise.data.windows import Windows
+
+__all__ = ["Batch", "Demonstrations", "to_device", "trained_steps"]
+
+Batch = dict[str, Any]
+
+
+class Demonstrations:
+    """Windows to train on, and what else belongs to their episodes.
+
+    Args:
+        windows: of scaled episodes; anything with ``gather(steps, generator)`` that tells the ``episode`` of each.
+        steps: (N,) numbers of the windows that count.
+        text: (E, D) encoded instructions; None without.
+        device: where batches go.
+
+    Example:
+        >>> from reprise.data import Episodes
+        >>> walk = Episodes({"state": np.zeros((8, 3))}, np.zeros((8, 1), np.float32), np.array([8]))
+        >>> demonstrations = Demonstrations(Windows(walk, future=2), np.arange(7))
+        >>> demonstrations.gather(np.array([0, 6]))["actions"].shape
+        torch.Size([2, 2, 1])
+    """
+
+    def __init__(
+        self, windows: Windows, steps: np.ndarray, text: Tensor | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.windows, self.steps, self.text, self.device = windows, steps, text, torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def gather(self, steps: np.ndarray, generator: np.random.Generator | None = None) -> Batch:
+        """The windows of some steps; ``generator`` draws goals."""
+        batch = self.windows.gather(steps, generator)
+        if self.text is not None:
+            batch["instruction"] = self.text[batch["episode"]]
+        return batch if self.device.type == "cpu" else to_device(batch, self.device)
+
+    def some(self, limit: int, seed: int) -> Batch:
+        """At most ``limit`` windows, drawn by a seed."""
+        generator = np.random.default_rng(seed)
+        return self.gather(generator.permutation(self.steps)[:limit], generator)
+
+
+def trained_steps(windows: Windows, pad_start: int | None = None, pad_end: int | None = None) -> np.ndarray:
+    """The steps whose windows lie within their episode, but for so many steps before its start and after its end.
+
+    Args:
+        windows: cut from episodes.
+        pad_start, pad_end: steps that may be repeated; None: any.
+
+    Returns:
+        (N,) numbers of steps.
+
+    Raises:
+        ValueError: there is none: every episode is too short.
+
+    Example:
+        >>> from reprise.data import Episodes
+        >>> walks = Episodes({"state": np.zeros((8, 3))}, np.zeros((8, 1), np.float32), np.array([3, 8]))
+        >>> trained_steps(Windows(walks, history=2, future=3), pad_start=0, pad_end=0)
+        array([4, 5])
+    """
+    episodes = windows.episodes
+    behind, ahead = max(windows.history - 1, -windows.first_action), max(windows.first_action + windows.future - 1, 0)
+    step = np.arange(episodes.steps)
+    keep = np.ones(len(step), bool)
+    if pad_start is not None:
+        keep &= step - behind + pad_start >= episodes.starts.repeat(episodes.lengths)
+    if pad_end is not None:
+        keep &= step + ahead - pad_end < episodes.ends.repeat(episodes.lengths)
+    if not keep.any():
+        raise ValueError(
+            f"a window takes {behind + 1 + ahead} steps ({behind} back, {ahead} ahead), of which {pad_start} may lie "
+            f"before the start and {pad_end} after the end of an episode, but the longest episode has "
+            f"{int(episodes.lengths.max())} steps"
+        )
+    return np.flatnonzero(keep)
+
+
+def to_device(tree: Any, device: torch.device) -> Any:
+    """A tensor, or a dictionary of such, moved."""
+    if isinstance(tree, dict):
+        return {key: to_device(value, device) for key, value in tree.items()}
+    return tree.to(device)
