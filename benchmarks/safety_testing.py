@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.table import Row, compare
 from reprise.data import images
-from reprise.safety import FeatureGame, grid_features, mcts
+from reprise.nn import AgarapCNN
+from reprise.safety import BlackBox, FeatureGame, grid_features, mcts
 from reprise.training import fit
 
 QUERIES, PARALLEL = 128, 64
@@ -50,6 +51,33 @@ def rows() -> Iterator[Row]:
 
         work = f"tree search, {QUERIES} queries of a {name}, {PARALLEL} plays at once"
         yield from compare(work, lambda: search(PARALLEL), {"one call per query": lambda: search(1)})
+
+    # The questions without the search: where arithmetic is all there is, as in the last, a batch saves little.
+    large = AgarapCNN().eval()
+    for name, classifier, size in (
+        ("dense network", net, 8),
+        ("convolutional network", deep, 8),
+        ("MNIST CNN", large, 28),
+    ):
+        questions = np.random.default_rng(0).random((PARALLEL, 1, size, size), np.float32)
+        together, alone = (BlackBox(_Single(classifier), outputs="logits", batch_size=count) for count in (PARALLEL, 1))
+        yield from compare(
+            f"{PARALLEL} queries of a {name}, no search",
+            lambda box=together, asked=questions: box(asked),
+            {"one call per query": lambda box=alone, asked=questions: box(asked)},
+            tolerance=1e-4,
+        )
+
+
+class _Single(nn.Module):
+    """A network that is asked in single precision, whatever its own."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.to(next(self.net.parameters()).dtype))
 
 
 @torch.no_grad()
