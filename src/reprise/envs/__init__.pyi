@@ -1,4 +1,4 @@
-from . import maniskill as maniskill
+from . import maniskill as maniskill, tabletop as tabletop
 from .fisheries import Fishery as Fishery, FisheryEnv as FisheryEnv, FisheryVectorEnv as FisheryVectorEnv
 from .mujoco_world import MujocoWorld as MujocoWorld
 from .push_t import PushT as PushT, coverage as coverage, keypoints as keypoints

@@ -21,6 +21,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "PlugCharger-v0": {"world": MANISKILL, "family": "PlugCharger"},
     "PushT-v0": {"world": "reprise.envs.push_t:PushT"},
     "StackCube-v0": {"world": MANISKILL, "family": "StackCube"},
+    "Tabletop-v0": {"world": "reprise.envs.tabletop.world:Tabletop"},
     "TurnFaucet-v0": {"world": MANISKILL, "family": "TurnFaucet"},
 }
 
