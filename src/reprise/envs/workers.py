@@ -186,7 +186,9 @@ def _layout(observation: spaces.Space, action: spaces.Space, count: int) -> Layo
     layout: Layout = {("action",): ((count, *(action.shape or ())), np.dtype(action.dtype).str)}
     for kind in ("observation", "final"):
         for name, space in _flatten(observation).items():
-            layout[kind, *name] = ((count, *(space.shape or ())), np.dtype(space.dtype).str)
+            words = isinstance(space, spaces.Text)
+            dtype = f"<U{space.max_length}" if words else np.dtype(space.dtype).str
+            layout[kind, *name] = ((count, *(space.shape or ())), dtype)
     one = (count,)
     return layout | {("reward",): (one, "<f8"), ("terminated",): (one, "|b1"), ("truncated",): (one, "|b1")}
 

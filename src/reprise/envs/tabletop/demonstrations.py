@@ -11,8 +11,8 @@ import numpy as np
 from reprise.data.episodes import Episodes
 from reprise.envs.tabletop.experts import STAGES, STRATEGIES, Expert
 from reprise.envs.tabletop.styles import Style
-from reprise.envs.tabletop.tasks import ALL_TASKS, TASKS
-from reprise.envs.tabletop.world import PROPRIOCEPTION, Tabletop, draw_tables
+from reprise.envs.tabletop.tasks import ALL_TASKS, TASKS, Scene
+from reprise.envs.tabletop.world import NUMBERS, PROPRIOCEPTION, Tabletop, draw_tables
 
 __all__ = ["demonstrate", "with_pictures"]
 
@@ -42,7 +42,7 @@ def demonstrate(
         seed: of everything that is drawn.
         strategies: the only ones that are used; None uses all of each task in turn.
         noise: standard deviation of a disturbance of the motion that is carried out, as a share of the largest action;
-            what is recorded is undisturbed, so that recovery is in the data.
+            what is recorded is undisturbed, so that recovery is in the data. Beyond 0.2 many attempts fail.
         detours: share of episodes in which the hand first goes round by a way-point.
         num_envs: side by side.
         **options: of :class:`Tabletop`, say ``phrasing`` or ``threads``.
@@ -56,61 +56,26 @@ def demonstrate(
         >>> len(episodes), episodes.observations["state"].shape[1], episodes.actions.shape[1]
         (4, 26, 5)
     """
-    env = Tabletop(num_envs, tasks=tasks, autoreset=False, **options)
-    chosen = {name: _strategies(name, strategies) for name in env.tasks}
+    env = Tabletop(num_envs, tasks=tasks, **options)
+    ways = {name: _strategies(name, strategies) for name in env.tasks}
     jobs = [(name, number) for name in env.tasks for number in range(per_task)]
     waiting = [(job, 0) for job in range(len(jobs))]
     found: dict[int, dict[str, Any]] = {}
-    numbers = {name: i for i, name in enumerate(ALL_TASKS)}
-    running: list[_Run | None] = [None] * num_envs
-    while True:
-        idle = [i for i, run in enumerate(running) if run is None]
-        if idle and (waiting or env._over.any()):  # the world steps all environments: those without work idle
-            begin: list[tuple[int, int, int] | None] = []
-            seeds: list[int | None] = [None] * num_envs
-            names = [jobs[0][0]] * num_envs
-            mask = np.zeros(num_envs, bool)
-            for i in idle:
-                mask[i] = True
-                begin.append((i, *waiting.pop(0)) if waiting else None)
-                if begin[-1] is None:
-                    seeds[i] = 0
-                    continue
-                name, number = jobs[begin[-1][1]]
-                names[i] = name
-                seeds[i] = _seed(seed, numbers[name], number, begin[-1][2])
-            observations, _ = env.reset(seed=seeds, options={"reset_mask": mask, "task": names})
-            for entry in begin:
-                if entry is None:
-                    continue
-                i, job, attempt = entry
-                name, number = jobs[job]
-                way = chosen[name][number % len(chosen[name])]
-                rng = np.random.default_rng(_seed(seed, numbers[name], number, attempt) + 1)
-                expert = Expert(ALL_TASKS[name], env.scenes[i], way, rng, bool(rng.random() < detours))
-                running[i] = _Run(job, attempt, expert, rng, env.instructions[i].item())
-        if all(run is None for run in running):
-            env.close()
-            break
-        actions = np.zeros((num_envs, 5), np.float32)
-        for i, run in enumerate(running):
-            if run is not None:
-                action = np.clip(next(run.expert), -1, 1).astype(np.float32)
-                run.record(observations["state"][i], action, env.qpos[i])
-                actions[i] = action
-                if noise:
-                    actions[i, :4] += noise * run.rng.standard_normal(4)
-        observations, _, terminated, truncated, _ = env.step(actions)
-        for i, run in enumerate(running):
-            if run is not None and (terminated[i] or truncated[i]):
-                running[i] = None
-                if terminated[i]:
-                    name, number = jobs[run.job]
-                    found[run.job] = run.episode(numbers[name], STRATEGIES[ALL_TASKS[name].verb].index(run.expert.strategy))
-                elif run.attempt + 1 < ATTEMPTS:
-                    waiting.append((run.job, run.attempt + 1))
-                else:
-                    raise RuntimeError(f"the expert failed at {jobs[run.job]} {ATTEMPTS} times; with less noise?")
+    while waiting:
+        batch, waiting = waiting[:num_envs], waiting[num_envs:]
+        attempts = []
+        for job, attempt in batch:
+            name, number = jobs[job]
+            attempts.append(_Attempt(name, ways[name][number % len(ways[name])], (seed, number, attempt), detours))
+        _perform(env, attempts, noise)
+        for (job, attempt), made in zip(batch, attempts, strict=True):
+            if made.success:
+                found[job] = made.episode()
+            elif attempt + 1 < ATTEMPTS:
+                waiting.append((job, attempt + 1))
+            else:
+                raise RuntimeError(f"the expert failed at {jobs[job][0]} {ATTEMPTS} times in a row; with less noise?")
+    env.close()
     return Episodes.of([found[job] for job in range(len(jobs))])
 
 
@@ -134,20 +99,32 @@ def with_pictures(
     return replace(episodes, observations={"state": state, "image": pictures})
 
 
-class _Run:
+class _Attempt:
     """One attempt at a demonstration."""
 
-    def __init__(self, job: int, attempt: int, expert: Expert, rng: np.random.Generator, instruction: str) -> None:
-        self.job, self.attempt, self.expert, self.rng, self.instruction = job, attempt, expert, rng, instruction
+    def __init__(self, task: str, strategy: str, key: tuple[int, int, int], detours: float) -> None:
+        number = NUMBERS[task]
+        self.task, self.strategy, self.detours = task, strategy, detours
+        self.seed, own = np.random.SeedSequence((number, *key)).generate_state(2).tolist()
+        self.rng = np.random.default_rng(own)
+        self.kind = {"task": number, "strategy": STRATEGIES[ALL_TASKS[task].verb].index(strategy)}
         self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
+        self.over = self.success = False
 
-    def record(self, state: np.ndarray, action: np.ndarray, qpos: np.ndarray) -> None:
-        self.rows.append((state, action, qpos.astype(np.float32), STAGES.index(self.expert.stage)))
+    def begin(self, scene: Scene, instruction: str) -> None:
+        detour = bool(self.rng.random() < self.detours)
+        self.expert = Expert(ALL_TASKS[self.task], scene, self.strategy, self.rng, detour)
+        self.instruction = instruction
 
-    def episode(self, task: int, strategy: int) -> dict[str, Any]:
+    def act(self, state: np.ndarray) -> np.ndarray:
+        action = np.clip(next(self.expert), -1, 1).astype(np.float32)
+        qpos = self.expert.scene.qpos.astype(np.float32)
+        self.rows.append((state, action, qpos, STAGES.index(self.expert.stage)))
+        return action
+
+    def episode(self) -> dict[str, Any]:
         state, actions, qpos, stage = (np.stack(column) for column in zip(*self.rows, strict=True))
-        extras = {"qpos": qpos, "stage": stage}
-        extras |= {"task": np.full(len(stage), task), "strategy": np.full(len(stage), strategy)}
+        extras = {"qpos": qpos, "stage": stage} | {key: np.full(len(stage), value) for key, value in self.kind.items()}
         return {
             "observations": {"state": state},
             "actions": actions,
@@ -156,13 +133,29 @@ class _Run:
         }
 
 
-def _seed(seed: int, task: int, number: int, attempt: int) -> int:
-    return int(np.random.SeedSequence((seed, task, number, attempt)).generate_state(1)[0])
+def _perform(env: Tabletop, attempts: Sequence[_Attempt], noise: float) -> None:
+    """Side by side; where an attempt is over, or none was begun, the environment idles."""
+    idle = env.num_envs - len(attempts)
+    seeds = [attempt.seed for attempt in attempts] + [0] * idle
+    observations, _ = env.reset(seed=seeds, options={"task": [a.task for a in attempts] + [env.tasks[0]] * idle})
+    for attempt, scene, instruction in zip(attempts, env.scenes, env.instructions.tolist(), strict=False):
+        attempt.begin(scene, instruction)
+    while not all(attempt.over for attempt in attempts):
+        actions = np.zeros((env.num_envs, 5), np.float32)
+        for i, attempt in enumerate(attempts):
+            if not attempt.over:
+                actions[i] = attempt.act(observations["state"][i])
+                if noise:
+                    actions[i, :4] += noise * attempt.rng.standard_normal(4)
+        observations, _, terminated, truncated, _ = env.step(actions)
+        for attempt, success, end in zip(attempts, terminated, truncated, strict=False):
+            if not attempt.over and (success or end):
+                attempt.over, attempt.success = True, bool(success)
 
 
 def _strategies(task: str, strategies: Sequence[str] | None) -> tuple[str, ...]:
     known = STRATEGIES[ALL_TASKS[task].verb]
     chosen = tuple(way for way in known if strategies is None or way in strategies)
     if not chosen:
-        raise ValueError(f"none of {strategies} does {task}; there are {', '.join(known)}")
+        raise ValueError(f"none of {', '.join(strategies or ())} does {task}; there are {', '.join(known)}")
     return chosen

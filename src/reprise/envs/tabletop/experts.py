@@ -105,6 +105,10 @@ class Expert:
         yield from self._down(x, y, TIP + self.rng.uniform(0, 0.008), yaw, OPEN)
         yield from self._wait("grasp", 3, CLOSED)
 
+    def _off(self, x: float = 0.0, z: float = 0.0) -> np.ndarray:
+        """A point so far from where the tips are."""
+        return self.scene.hand[:3] + np.array([x, 0.0, z])
+
     def _near(self, yaw: float) -> float:
         """The same line of the fingers with the least turn of the wrist, in -pi/2..pi/2."""
         return math.remainder(yaw, math.pi)
@@ -119,11 +123,11 @@ class Expert:
             aim = np.array([x, y, bottom + height + HEIGHTS[body]]) + offset
             yield from self._go(stage, aim, yaw, CLOSED, near=near, speed=1.0 if stage == "carry" else 0.5)
         yield from self._wait("release", 3, OPEN)
-        yield from self._go("release", self.scene.hand[:3] + [0, 0, 0.08], yaw, OPEN)
+        yield from self._go("release", self._off(z=0.08), yaw, OPEN)
 
     def _lift(self) -> Motion:
         yield from self._grasp(self.task.body)
-        yield from self._go("lift", self.scene.hand[:3] + [0, 0, 0.1], float(self.scene.hand[3]), CLOSED)
+        yield from self._go("lift", self._off(z=0.1), float(self.scene.hand[3]), CLOSED)
 
     def _place(self) -> Motion:
         yield from self._grasp(self.task.body)
@@ -179,8 +183,7 @@ class Expert:
 
     def _open(self) -> Motion:
         yield from self._handle()
-        hand = self.scene.hand
-        yield from self._go("pull", hand[:3] - [0.12, 0, 0], hand[3], CLOSED, speed=0.8)
+        yield from self._go("pull", self._off(x=-0.12), float(self.scene.hand[3]), CLOSED, speed=0.8)
 
     def _close(self) -> Motion:
         if self.strategy == "push":
@@ -188,8 +191,7 @@ class Expert:
             yield from self._down(x, DRAWER[1] + self.rng.uniform(-0.025, 0.025), 0.035, math.pi / 2, CLOSED)
         else:
             yield from self._handle()
-        hand = self.scene.hand
-        yield from self._go("push", hand[:3] + [0.16, 0, 0], hand[3], CLOSED, speed=0.8)
+        yield from self._go("push", self._off(x=0.16), float(self.scene.hand[3]), CLOSED, speed=0.8)
 
     def _press(self) -> Motion:
         x, y = np.add(BUTTON, self.rng.uniform(-0.006, 0.006, 2))

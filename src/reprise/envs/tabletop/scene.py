@@ -1,8 +1,8 @@
 """The table: a floating gripper, a red cube, a blue cylinder, a green bar, a drawer, a button, two marked zones.
 
 The gripper hangs on four servo joints (x, y, z and yaw), with the hand and fingers of the Panda in
-:mod:`reprise.envs.maniskill`, but no arm: short tasks at thousands of steps a second on one core. The table is the plane
-z = 0; x points away from who watches, y to the left, z up. Metres, radians, seconds.
+:mod:`reprise.envs.maniskill`, but no arm: short tasks at thousands of steps a second on one core. The table is the
+plane z = 0; x points away from who watches, y to the left, z up. Metres, radians, seconds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ TIMESTEP = 0.005
 
 # Who meets whom: objects (1) meet each other, the hand (2), furniture (4) and the table (8); the hand meets all but
 # itself, furniture never meets furniture.
+CABINET = DRAWER[0] + 0.09
 SCENE = f"""<mujoco model="tabletop">
 <compiler angle="radian" autolimits="true"/>
 <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10" iterations="20" tolerance="1e-6"/>
@@ -56,18 +57,20 @@ SCENE = f"""<mujoco model="tabletop">
 <geom name="blue" class="object" type="cylinder" size=".022 .02" rgba=".15 .3 .85 1"/></body>
 <body name="green" pos="0 0 .015"><freejoint/>
 <geom name="green" class="object" type="box" size=".015 .055 .015" rgba=".2 .65 .25 1"/></body>
-<geom name="cabinet_left" class="furniture" type="box" size=".08 .01 .036" pos="{DRAWER[0] + 0.09} {DRAWER[1] + 0.09} .036"/>
-<geom name="cabinet_right" class="furniture" type="box" size=".08 .01 .036" pos="{DRAWER[0] + 0.09} {DRAWER[1] - 0.09} .036"/>
-<geom name="cabinet_top" class="furniture" type="box" size=".08 .1 .006" pos="{DRAWER[0] + 0.09} {DRAWER[1]} .078"/>
+<geom name="cabinet_left" class="furniture" type="box" size=".08 .01 .036" pos="{CABINET} {DRAWER[1] + 0.09} .036"/>
+<geom name="cabinet_right" class="furniture" type="box" size=".08 .01 .036" pos="{CABINET} {DRAWER[1] - 0.09} .036"/>
+<geom name="cabinet_top" class="furniture" type="box" size=".08 .1 .006" pos="{CABINET} {DRAWER[1]} .078"/>
 <body name="drawer" pos="{DRAWER[0]} {DRAWER[1]} .036">
 <joint name="drawer" type="slide" axis="-1 0 0" range="0 {DRAWER_TRAVEL}" damping="8" frictionloss=".6"/>
 <geom name="drawer_front" class="furniture" type="box" size=".008 .078 .033" rgba=".85 .72 .55 1"/>
 <geom name="drawer_body" class="furniture" type="box" size=".065 .07 .015" pos=".07 0 -.015" rgba=".7 .56 .4 1"/>
 <geom name="handle" class="furniture" type="box" size=".006 .04 .006" pos="-.045 0 .006" rgba=".25 .25 .28 1"/>
 <geom name="handle_left" class="furniture" type="box" size=".017 .005 .005" pos="-.025 .035 .006" rgba=".25 .25 .28 1"/>
-<geom name="handle_right" class="furniture" type="box" size=".017 .005 .005" pos="-.025 -.035 .006" rgba=".25 .25 .28 1"/>
+<geom name="handle_right" class="furniture" type="box" size=".017 .005 .005" pos="-.025 -.035 .006"
+ rgba=".25 .25 .28 1"/>
 </body>
-<geom name="button_base" class="furniture" type="box" size=".035 .035 .012" pos="{BUTTON[0]} {BUTTON[1]} .012" rgba=".3 .3 .33 1"/>
+<geom name="button_base" class="furniture" type="box" size=".035 .035 .012" pos="{BUTTON[0]} {BUTTON[1]} .012"
+ rgba=".3 .3 .33 1"/>
 <body name="button" pos="{BUTTON[0]} {BUTTON[1]} .034">
 <joint name="button" type="slide" axis="0 0 -1" range="0 {BUTTON_DEPTH}" stiffness="150" damping="3" armature=".02"/>
 <geom name="button" class="furniture" type="cylinder" size=".02 .012" rgba=".95 .8 .15 1"/></body>

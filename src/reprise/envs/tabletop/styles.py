@@ -13,6 +13,7 @@ from reprise.envs.raycast import PATTERNS, Camera, Look
 __all__ = ["STYLES", "Paint", "Style", "style_of"]
 
 Colour = tuple[float, float, float]
+FRONT = Camera((-0.62, 0.0, 0.6), (0.06, 0.0, 0.06), fovy=41)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Style:
         True
     """
 
-    camera: Camera = Camera((-0.66, 0.0, 0.62), (0.05, 0.0, 0.0), fovy=42)
+    camera: Camera = FRONT
     palette: Mapping[str, Paint] = field(default_factory=dict)
     light: tuple[float, float, float] = (-0.3, 0.3, 1.0)
     ambient: float = 0.55
@@ -102,7 +103,7 @@ WORKSHOP = {
 STYLES = {
     "studio": Style(),
     "workshop": Style(
-        Camera((-0.5, 0.32, 0.6), (0.03, 0.0, 0.0), fovy=50), WORKSHOP, (0.8, -0.9, 0.9), 0.38, 0.62,
+        Camera((-0.42, 0.26, 0.58), (0.05, 0.0, 0.04), fovy=50), WORKSHOP, (0.5, -0.6, 1.0), 0.5, 0.6,
         ((0.35, 0.32, 0.3), (0.2, 0.2, 0.24)),
     ),
 }  # fmt: skip

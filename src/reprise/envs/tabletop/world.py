@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
 from gymnasium import spaces
 
 from reprise.envs.mujoco_world import MujocoWorld
-from reprise.envs.raycast import RayCaster
+from reprise.envs.raycast import Poses, RayCaster
 from reprise.envs.tabletop.scene import FINGER_TRAVEL, HEIGHTS, REACH, START, build_model
 from reprise.envs.tabletop.styles import Style, style_of
 from reprise.envs.tabletop.tasks import ALL_TASKS, TASKS, Scene, phrases
@@ -25,6 +25,7 @@ OBJECT_STATE = slice(6, 26)  # for red, blue, green: x, y, z, cos and sin of yaw
 LONGEST = 96  # characters of an instruction
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 HAND, FINGERS = slice(23, 27), slice(27, 29)
+NUMBERS = {name: number for number, name in enumerate(ALL_TASKS)}
 
 
 class Tabletop(MujocoWorld):
@@ -63,7 +64,7 @@ class Tabletop(MujocoWorld):
         ((4, 26), True)
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
         self,
@@ -107,6 +108,9 @@ class Tabletop(MujocoWorld):
         """New tables, with new tasks and sentences."""
         if unknown := set(options) - {"task"}:
             raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}; there is 'task'")
+        task = options.get("task")
+        if task is not None and not isinstance(task, str) and len(task) != self.num_envs:
+            raise ValueError(f"there is one task for all or {self.num_envs} of them, not {len(task)}")
         super().reset_world(indices, options)
         self.starts[indices] = self.qpos[indices]
         self.raised[indices] = 0
@@ -115,11 +119,13 @@ class Tabletop(MujocoWorld):
     def begin(self, index: int, data: mujoco.MjData, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
         """Task, sentence, drawer, places."""
         given = options.get("task")
-        name = given if given is None or isinstance(given, str) else given[index]
-        drawn = self.tasks[int(rng.integers(len(self.tasks)))]
-        if name is not None and name not in self.phrases:
+        if given is None:
+            name = self.tasks[int(rng.integers(len(self.tasks)))]
+        else:
+            name = given if isinstance(given, str) else given[index]
+        if name not in self.phrases:
             self.phrases[name] = phrases(name, self.phrasing)
-        self.current[index] = task = ALL_TASKS[drawn if name is None else name]
+        self.current[index] = task = ALL_TASKS[name]
         sentences = self.phrases[task.name]
         self.instructions[index] = sentences[int(rng.integers(len(sentences)))]
         places = _places(rng)
@@ -168,9 +174,6 @@ class Tabletop(MujocoWorld):
         return np.array([NUMBERS[task.name] for task in self.current])
 
 
-NUMBERS = {name: number for number, name in enumerate(ALL_TASKS)}
-
-
 def states(qpos: np.ndarray) -> np.ndarray:
     """(N, 26) float32 states, as observed, of rows of qpos (N, 29)."""
     w, x, y, z = (qpos[:, 3:21].reshape(-1, 18)[:, [i, i + 7, i + 14]] for i in range(4))
@@ -204,8 +207,6 @@ def draw_tables(
         >>> bool((draw_tables(env.qpos) == observations["image"]).all())
         True
     """
-    from reprise.envs.raycast import Poses
-
     chosen = style_of(style)
     model = build_model()
     data = mujoco.MjData(model)
@@ -223,8 +224,5 @@ def _places(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Places of the objects, with room for the gripper around each."""
     while True:
         red, blue, green = rng.uniform([-0.16, -0.13], [0.06, 0.13], (3, 2))
-        if (
-            np.linalg.norm(red - blue) > 0.09
-            and min(np.linalg.norm(red - green), np.linalg.norm(blue - green)) > 0.115
-        ):
+        if np.linalg.norm(red - blue) > 0.09 and min(np.linalg.norm(red - green), np.linalg.norm(blue - green)) > 0.115:
             return {"red": red, "blue": blue, "green": green}
