@@ -6,6 +6,7 @@ import logging
 import mimetypes
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,8 +17,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from reprise import __version__
 from reprise.lab.paper import PaperError
-from reprise.site import pages
-from reprise.site.library import Library
+from reprise.site import pages, views
+from reprise.site.library import Library, Snapshot
 from reprise.site.pages import Extension
 from reprise.site.security import GATE, HEADERS, Guard, Limits, cookie, gate_cookie, same
 from reprise.site.settings import Settings, signing_key
@@ -30,7 +31,9 @@ router = APIRouter()
 
 def extensions() -> tuple[Extension, ...]:
     """The parts of the site, in the order of its head."""
-    return ()
+    from reprise.site import papers, runs
+
+    return (papers.EXTENSION, runs.EXTENSION)
 
 
 def create_app(settings: Settings | None = None, parts: Sequence[Extension] | None = None) -> FastAPI:
@@ -64,7 +67,7 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
         title="reprise",
         version=__version__,
         openapi_url=None,  # its pages load scripts from elsewhere
-        middleware=[guard, Middleware(GZipMiddleware, minimum_size=800)],
+        middleware=[guard, Middleware(GZipMiddleware, minimum_size=800, compresslevel=5)],
         lifespan=lifespan,
         exception_handlers={
             HTTPException: _http_error,
@@ -90,7 +93,18 @@ def home(request: Request) -> Response:
     """The first page: what this is for, a search, what was measured last."""
     snapshot = pages.library(request).current
     sections = [part.home(request) for part in request.app.state.parts if part.home is not None]
-    return pages.render(request, "home.html", snapshot=snapshot, sections=sections)
+    shown = snapshot.remember("shown", lambda: _shown(snapshot))
+    return pages.render(request, "home.html", snapshot=snapshot, sections=sections, shown=shown)
+
+
+def _shown(snapshot: Snapshot) -> dict[str, Any] | None:
+    """The claim that shows a stranger what a verdict is: the headline that was measured last, holds, and varies."""
+    for entry in snapshot.latest:
+        first = next(iter(entry.status.judgements), None)
+        if first is not None and first.verdict == "holds" and len(set(first.differences.values())) > 2:
+            view = views.claim_views(entry.paper, entry.status.judgements, entry.status.scale)[0]
+            return {**view, "slug": entry.slug, "title": entry.paper.title}
+    return None
 
 
 @router.get("/static/{name}")

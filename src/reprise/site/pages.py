@@ -57,6 +57,7 @@ class Extension:
         router: its routes.
         nav: (name, path) of the pages that every page's head leads to.
         home: what the first page shows of it, as HTML.
+        paper: what the page of a paper shows of it, as HTML; given the request and the slug.
         urls: paths that the static export must hold and no other page leads to.
         lifespan: entered when the server starts, left when it ends; for a schedule, say.
         private: beginnings of paths that demand the secret even where reading is free.
@@ -67,6 +68,7 @@ class Extension:
     router: APIRouter
     nav: Sequence[tuple[str, str]] = ()
     home: Callable[[Request], Markup] | None = None
+    paper: Callable[[Request, str], Markup] | None = None
     urls: Callable[[], Iterable[str]] | None = None
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
     private: Sequence[str] = ()
@@ -194,7 +196,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "breakable": report._breakable, "plain": report._plain, "sentence": report._sentence, "day": day,
-        "instant": instant, "number": words.number,
+        "instant": instant, "merge": lambda one, other: {**one, **other}, "number": words.number,
     }  # fmt: skip
     made.globals |= {"asset": asset, "symbols": words.SYMBOLS, "version": __version__}
     return made

@@ -1,0 +1,222 @@
+"""What the pages show of a measurement, published or one's own: claims with their drawings, curves with a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from reprise.lab import report, results, svg, words
+from reprise.lab.paper import Claim, Experiment, Paper
+from reprise.lab.results import Record, Results
+from reprise.lab.svg import Axis, Series
+from reprise.lab.verdict import Judgement
+from reprise.lab.words import number
+from reprise.site.library import Entry
+
+__all__ = ["charts", "claim_data", "claim_views", "compared_strips", "experiment_views", "paper_data", "printed"]
+
+ROWS = 6  # of the table beside a chart
+PRINTED = re.compile(r"(\d+(?:\.\d+)?) ?(%?) against (\d+(?:\.\d+)?) ?(%?)(?: of (\d+))?")
+
+
+# Claims --------------------------------------------------------------------------------------------------------------
+
+
+def claim_views(paper: Paper, judgements: Sequence[Judgement], scale: str | None) -> list[dict[str, Any]]:
+    """The claims as reports show them, each with its number from 1."""
+    return [
+        {"id": i, **report._claim(claim, judgement, paper.experiments, scale)}
+        for i, (claim, judgement) in enumerate(zip(paper.claims, judgements, strict=True), 1)
+    ]
+
+
+def headline_view(claims: Sequence[Mapping[str, Any]], scale: str | None) -> dict[str, Any]:
+    """The verdict on the first claim, and how the others went."""
+    return report._headline(claims, scale)
+
+
+def printed(claim: Claim, experiments: Mapping[str, Experiment]) -> float | None:
+    """The paper's difference or quotient on the claim's own axis; None where it printed no pair in the same unit.
+
+    "99.23 % against 99.04 %" is +0.19 on an axis of points, "94 against 80 of 100" is +0.14 on one of shares. Anything
+    else, say the error of a larger net, stays text: a number in another unit has no place on the axis.
+    """
+    found = PRINTED.fullmatch(claim.paper)
+    if found is None or found[2] != found[4]:
+        return None
+    value, against = float(found[1]), float(found[3])
+    unit = experiments[claim.value.experiment].metrics[claim.value.metric].unit
+    if found[5] is not None:
+        if unit != "share" or found[2]:
+            return None
+        value, against = value / float(found[5]), against / float(found[5])
+    elif (unit in ("points", "%")) != (found[2] == "%") or unit == "share":
+        return None
+    if claim.expect == "lower":
+        value, against = against, value
+    if claim.compare == "ratio":
+        return value / against if value > 0 and against > 0 else None
+    return value - against
+
+
+def compared_strips(
+    claim: Claim, experiments: Mapping[str, Experiment], rows: Mapping[str, Judgement]
+) -> tuple[list[tuple[str, str, Markup]], Markup]:
+    """Measurements of one claim and the paper's number on one axis.
+
+    Args:
+        claim: what is compared; a claim about every cell has no single axis and gives no rows.
+        experiments: of its paper.
+        rows: judgements by what they are called.
+
+    Returns:
+        Rows of (name, number, drawing), and the axis below them; both empty where nothing can be drawn.
+    """
+    drawn = {name: each for name, each in rows.items() if each.mean is not None and not each.cells}
+    if not drawn:
+        return [], Markup()
+    theirs = printed(claim, experiments)
+    numbers = [x for each in drawn.values() for x in _ends(svg.claim_axis(each, claim))]
+    axis = Axis.over([*numbers, *([] if theirs is None else [theirs])], log=claim.compare == "ratio", pad=0.02)
+    shown = [
+        (name, words.ours(claim, each, experiments), svg.strip(each, claim, axis=axis)) for name, each in drawn.items()
+    ]
+    if theirs is not None:
+        shown.append(("the paper", f"{words.signed(theirs, claim)}, from {claim.paper}", _diamond(axis, theirs)))
+    elif claim.paper:
+        shown.append(("the paper", claim.paper, Markup('<p class="hint">in another unit: no place on this axis</p>')))
+    mark = "×" if claim.compare == "ratio" else ""
+    ticks = svg._svg("strip", 20, "axis", svg._x_ticks(axis, 0, mark))
+    label = Markup('<p class="axis"><span>{}</span> <strong>as claimed →</strong></p>')
+    return shown, ticks + label.format(words.compared(claim, experiments))
+
+
+def _ends(axis: Axis) -> tuple[float, float]:
+    return axis.low, axis.high
+
+
+def _diamond(axis: Axis, x: float) -> Markup:
+    inner = Markup('<path class="theirs" d="M0 -7 7 0 0 7 -7 0Z"/>')
+    place = Markup('<svg x="{}%" y="12" overflow="visible">{}</svg>').format(axis.place(x), inner)
+    line = Markup('<line class="base" x1="0" x2="100%" y1="12" y2="12"/>')
+    return svg._svg("strip", 24, f"the paper's number, {number(x)}", [line, place])
+
+
+def claim_data(claim: Claim, judgement: Judgement, paper: Paper) -> dict[str, Any]:
+    """A claim with its verdict as JSON holds it."""
+    return {
+        "text": claim.text,
+        "verdict": judgement.verdict,
+        "reason": judgement.reason,
+        "ours": words.ours(claim, judgement, paper.experiments),
+        "mean": judgement.mean,
+        "interval": None if judgement.low is None else [judgement.low, judgement.high],
+        "seeds": {str(seed): x for seed, x in judgement.differences.items()},
+        "cells": {name: claim_data(claim, each, paper) for name, each in judgement.cells.items()},
+        "compared": words.compared(claim, paper.experiments),
+        "value": str(claim.value),
+        "against": claim.against if isinstance(claim.against, float) else str(claim.against),
+        "expect": claim.expect,
+        "compare": claim.compare,
+        "margin": claim.margin,
+        "margin_from": claim.margin_from,
+        "paper": claim.paper,
+        "source": claim.source,
+    }
+
+
+def paper_data(entry: Entry) -> dict[str, Any]:
+    """A paper as JSON holds it."""
+    paper, status = entry.paper, entry.status
+    return {
+        "slug": paper.slug, "title": paper.title, "authors": paper.authors, "venue": paper.venue, "year": paper.year,
+        "arxiv": paper.arxiv, "room": paper.room, "summary": paper.summary, "parts": list(paper.parts),
+        "measured": status.date, "scale": status.scale, "mark": status.mark, "stale": list(status.stale),
+        "core_seconds": round(status.seconds),
+        "claims": [claim_data(claim, judgement, paper) for claim, judgement in entry.judged],
+        "identities": [{"text": each.text, "test": each.test} for each in paper.identities],
+        "differences": list(paper.differences), "remark": " ".join(paper.remark.split()),
+        "experiments": {
+            name: {key: record.get(key) for key in ("seeds", "commit", "finished", "machine", "versions", "device")}
+            for name, record in status.records.items()
+        },
+        "bibtex": words.bibtex(paper),
+    }  # fmt: skip
+
+
+# Experiments ---------------------------------------------------------------------------------------------------------
+
+
+def experiment_views(paper: Paper, records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """What was measured in each experiment: metrics with every seed, curves with tables, settings, what was spent."""
+    views = []
+    for name, record in records.items():
+        if name not in paper.experiments or not record["trials"]:
+            continue
+        experiment = paper.experiments[name]
+        bare = {**record, "trials": [{**trial, "pictures": [], "prepare": {}} for trial in record["trials"]]}
+        view = report._experiment(experiment, {**bare, "trials": _without_curves(bare)}, Results(experiment, bare))
+        view["spent"] = report._spent(record, Results(experiment, record).arms)
+        view["curves"] = charts(experiment, record)
+        views.append(view)
+    return views
+
+
+def _without_curves(record: Record) -> list[dict[str, Any]]:
+    return [{**trial, "curves": {}} for trial in record["trials"]]
+
+
+def charts(experiment: Experiment, record: Record) -> list[dict[str, Any]]:
+    """The curves of an experiment: for each its name, the chart and a table that says the same in numbers."""
+    found = Results(experiment, record)
+    order = list(experiment.arms)
+    shared: dict[str, dict[int, Any]] = {}
+    for trial in record["trials"]:
+        for name, points in (trial["prepare"] or {}).get("curves", {}).items():
+            shared.setdefault(name, {})[trial["seed"]] = points
+    drawn = []
+    for name in {**dict.fromkeys(shared), **dict.fromkeys(n for trial in record["trials"] for n in trial["curves"])}:
+        series = [Series("shared", shared[name], None)] if name in shared else []
+        series += [Series(arm, lines, order.index(arm)) for arm in found.arms if (lines := found.curve(arm, name))]
+        if chart := svg.chart(series, title=name):
+            drawn.append({"name": name, "chart": chart, "table": curve_table(series)})
+    return drawn
+
+
+def curve_table(series: Iterable[Series]) -> dict[str, Any]:
+    """The means of curves at a few places, as the table beside a chart: the steps, and a row per arm."""
+    means = {one.name: dict(one.mean) for one in series}
+    steps = sorted({x for line in means.values() for x in line})
+    kept = sorted({steps[round(i * (len(steps) - 1) / (ROWS - 1))] for i in range(ROWS)}) if steps else []
+    rows = {name: [line.get(_near(line, x)) for x in kept] for name, line in means.items()}
+    return {
+        "steps": [number(x) for x in kept],
+        "rows": {name: ["" if y is None else number(y) for y in row] for name, row in rows.items()},
+    }
+
+
+def _near(line: Mapping[float, float], x: float) -> float:
+    """The step of a curve that is nearest to another curve's."""
+    return min(line, key=lambda own: abs(own - x), default=x)
+
+
+def trial_identity(trial: Mapping[str, Any]) -> tuple[str, int]:
+    """What tells the trials of a record apart."""
+    return trial["arm"], trial["seed"]
+
+
+def same_numbers(one: Record, other: Record, arm: str, seed: int) -> bool:
+    """Whether a trial gave the same metrics, to the last bit, in both records."""
+    found = [
+        next((trial["metrics"] for trial in record["trials"] if trial_identity(trial) == (arm, seed)), None)
+        for record in (one, other)
+    ]
+    return found[0] is not None and found[0] == found[1]
+
+
+def judge(paper: Paper, records: Mapping[str, Record]) -> list[Judgement]:
+    """The verdicts on a paper's claims from records of one's own."""
+    return results.judge_all(paper, {name: record for name, record in records.items() if name in paper.experiments})
