@@ -1,0 +1,121 @@
+"""Search: names first, then words and vectors, fused by reciprocal rank, each hit with its reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from reprise.site.database import Database
+from reprise.site.search.texts import LIBRARY
+from reprise.site.search.vectors import Vectors
+from reprise.site.search.words import LONGEST, by_name, by_words, content
+
+__all__ = ["KINDS", "Hit", "Results", "search"]
+
+K = 60  # of reciprocal rank fusion
+DEPTH = 200  # ranks that each half gives
+LIBRARY_BONUS = 1.25  # what can be run and imported comes before what can only be read, where both fit alike
+KINDS = {"paper": "implemented papers", "part": "parts", "claim": "claims", "entry": "feed"}
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Something that was found, and why.
+
+    Attributes:
+        number: of the text.
+        kind: paper, part, claim or entry.
+        key: slug, dotted name, slug#2, or arXiv id.
+        title: of it.
+        body: summary or abstract.
+        score: of the fusion; names stand above all others.
+        reasons: "its name", "words: frozen, policy", "near in meaning: steer, diffusion".
+    """
+
+    number: int
+    kind: str
+    key: str
+    title: str
+    body: str
+    score: float
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A page of hits, and how many there are in all; ``by_meaning`` tells whether vectors took part."""
+
+    hits: tuple[Hit, ...]
+    total: int
+    by_meaning: bool
+    counts: dict[str, int]
+
+
+def search(
+    database: Database, vectors: Vectors | None, query: str, kind: str = "", page: int = 1, size: int = 20
+) -> Results:
+    """Find papers, parts, claims and entries of the feed.
+
+    Args:
+        database: where.
+        vectors: the half that finds by meaning; None to leave it out.
+        query: any text; what is beyond 2,000 characters is not looked at.
+        kind: only these.
+        page: from 1.
+        size: hits on a page.
+    """
+    query = query[:LONGEST]
+    exact, inside = by_name(database, query)
+    worded = by_words(database, query, DEPTH)
+    near = [number for number, _ in vectors.near(query, DEPTH)] if vectors is not None and content(query) else []
+    scores: dict[int, float] = defaultdict(float)
+    for ranking in (inside, worded, near):
+        for rank, number in enumerate(ranking):
+            scores[number] += 1.0 / (K + rank + 1)
+    for number in scores:
+        scores[number] *= LIBRARY_BONUS if number > LIBRARY else 1.0
+    for rank, number in enumerate(sorted(exact, reverse=True)):  # the library has the higher numbers
+        scores[number] = scores.get(number, 0.0) + 10.0 - rank / 1000
+    kinds = _kinds(database, list(scores))
+    counts = {name: sum(found == name for found in kinds.values()) for name in KINDS}
+    ranked = sorted((n for n in scores if n in kinds and kind in ("", kinds[n])), key=lambda n: (-scores[n], -n))
+    shown = ranked[(page - 1) * size : page * size]
+    found = {"name": set(exact), "part": set(inside), "words": set(worded), "near": set(near)}
+    hits = tuple(_hit(database, vectors, query, number, scores[number], found) for number in shown)
+    return Results(hits, len(ranked), vectors is not None and vectors.ready, counts)
+
+
+def _kinds(database: Database, numbers: list[int]) -> dict[int, str]:
+    inside = ",".join(map(str, numbers))
+    return {row[0]: row[1] for row in database.rows(f"SELECT number, kind FROM texts WHERE number IN ({inside})")}
+
+
+def _hit(
+    database: Database, vectors: Vectors | None, query: str, number: int, score: float, found: dict[str, set[int]]
+) -> Hit:
+    row = database.row("SELECT * FROM texts WHERE number = ?", number)
+    assert row is not None
+    reasons = []
+    if number in found["name"]:
+        reasons.append("its name")
+    elif number in found["part"]:
+        reasons.append("its name is in your words")
+    if number in found["words"]:
+        held = matched(query, f"{row['title']} {row['names']} {row['body']}")
+        reasons.append(f"words: {', '.join(held)}" if held else "its words")
+    if number in found["near"] and vectors is not None:
+        why = vectors.explain(query, f"{row['title']} {row['body']}")
+        reasons.append(f"near in meaning: {', '.join(why)}" if why else "near in meaning")
+    return Hit(number, row["kind"], row["key"], row["title"], row["body"], score, tuple(reasons))
+
+
+def matched(query: str, text: str) -> list[str]:
+    """The words of a query that a text has, in this or another form."""
+    from reprise.site.search.spelling import tokens
+
+    there = set(tokens(text))
+    return [word for word in content(query) if word in there or any(other.startswith(_stem(word)) for other in there)]
+
+
+def _stem(word: str) -> str:
+    return word if len(word) < 5 else word[: max(4, len(word) - 3)]
