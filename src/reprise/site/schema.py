@@ -96,7 +96,7 @@ SEARCH = (
     # the implemented papers as they were seen last, so that filters and verdict mail need no files
     """CREATE TABLE library (
         slug TEXT PRIMARY KEY, arxiv TEXT NOT NULL, title TEXT NOT NULL, room TEXT NOT NULL,
-        verdict TEXT NOT NULL, mark TEXT NOT NULL, scale TEXT NOT NULL, words TEXT NOT NULL) WITHOUT ROWID""",
+        verdict TEXT NOT NULL, mark TEXT NOT NULL, scale TEXT NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX library_by_arxiv ON library (arxiv)",
     # every change of a verdict or mark that was seen: only ever added to
     """CREATE TABLE changes (

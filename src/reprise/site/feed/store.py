@@ -6,15 +6,18 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reprise.site.database import Database
+from reprise.site.feed.formats import read
 from reprise.site.feed.records import Record, arxiv_id, today
 from reprise.site.search.spelling import names_of_title, plain
 from reprise.site.search.texts import put_text
 
-__all__ = ["Entry", "add", "find", "load"]
+__all__ = ["EXAMPLE", "Entry", "add", "add_example", "find", "load"]
 
+EXAMPLE = "example"  # the source that comes with the library
 HOUR = 3600.0  # at least between two snapshots of the same numbers
 AUTHORS_SEARCHED = 40
 
@@ -75,6 +78,12 @@ def add(
     return added
 
 
+def add_example(database: Database, now: float) -> None:
+    """Fill an empty feed with some well-known papers, under the days of their first versions."""
+    if database.value("SELECT 1 FROM entries LIMIT 1") is None:
+        add(database, EXAMPLE, read((Path(__file__).parent / "example.json").read_bytes()).records, now)
+
+
 def _insert(connection: sqlite3.Connection, source: str, record: Record, now: float) -> int:
     values = {
         "id": record.id,
@@ -118,7 +127,9 @@ def _merge(connection: sqlite3.Connection, known: sqlite3.Row, record: Record) -
         names = ", ".join(f"{name} = ?" for name in fields)
         connection.execute(f"UPDATE entries SET {names} WHERE number = ?", (*fields.values(), known["number"]))
     text = connection.execute("SELECT body FROM texts WHERE kind = 'entry' AND key = ?", (record.id,)).fetchone()
-    if (newer and record.title != known["title"]) or (record.abstract and (newer or not text["body"])):
+    if (newer and record.title != known["title"]) or (
+        record.abstract and (newer or not text["body"] or known["source"] == EXAMPLE)  # which has our words, not theirs
+    ):
         put_text(
             connection, "entry", record.id, record.title if newer else known["title"], record.abstract or text["body"],
             names={*names_of_title(record.title), plain(record.id)}, beside=record.authors[:AUTHORS_SEARCHED],

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from reprise.site.database import Database
+from reprise.site.search.spelling import tokens
 from reprise.site.search.texts import LIBRARY
 from reprise.site.search.vectors import Vectors
 from reprise.site.search.words import LONGEST, by_name, by_words, content
@@ -15,6 +16,7 @@ __all__ = ["KINDS", "Hit", "Results", "search"]
 K = 60  # of reciprocal rank fusion
 DEPTH = 200  # ranks that each half gives
 LIBRARY_BONUS = 1.25  # what can be run and imported comes before what can only be read, where both fit alike
+CLAIMS, LIFT = 2, 0.4  # claims of a paper that are shown among others, and what they add to their paper
 KINDS = {"paper": "implemented papers", "part": "parts", "claim": "claims", "entry": "feed"}
 
 
@@ -74,20 +76,54 @@ def search(
             scores[number] += 1.0 / (K + rank + 1)
     for number in scores:
         scores[number] *= LIBRARY_BONUS if number > LIBRARY else 1.0
-    for rank, number in enumerate(sorted(exact, reverse=True)):  # the library has the higher numbers
-        scores[number] = scores.get(number, 0.0) + 10.0 - rank / 1000
-    kinds = _kinds(database, list(scores))
-    counts = {name: sum(found == name for found in kinds.values()) for name in KINDS}
-    ranked = sorted((n for n in scores if n in kinds and kind in ("", kinds[n])), key=lambda n: (-scores[n], -n))
-    shown = ranked[(page - 1) * size : page * size]
+    keys = _keys(database, [*scores, *exact])
+    order = list(KINDS)
+    named = sorted((n for n in exact if n in keys), key=lambda number: (order.index(keys[number][0]), -number))
+    for rank, number in enumerate(named):
+        scores[number] += 10.0 - rank / 1000
+    ranked = sorted(keys, key=lambda number: (-scores[number], -number))
+    _lift_papers(scores, keys, ranked)
+    ranked.sort(key=lambda number: (-scores[number], -number))
+    counts = {name: sum(keys[number][0] == name for number in ranked) for name in KINDS}
+    ranked = [n for n in ranked if keys[n][0] == kind] if kind else _spread(ranked, keys)
     found = {"name": set(exact), "part": set(inside), "words": set(worded), "near": set(near)}
-    hits = tuple(_hit(database, vectors, query, number, scores[number], found) for number in shown)
+    hits = tuple(
+        _hit(database, vectors, query, number, scores[number], found)
+        for number in ranked[(page - 1) * size : page * size]
+    )
     return Results(hits, len(ranked), vectors is not None and vectors.ready, counts)
 
 
-def _kinds(database: Database, numbers: list[int]) -> dict[int, str]:
+def _keys(database: Database, numbers: list[int]) -> dict[int, tuple[str, str]]:
+    """Kind and key of each text that is still there."""
     inside = ",".join(map(str, numbers))
-    return {row[0]: row[1] for row in database.rows(f"SELECT number, kind FROM texts WHERE number IN ({inside})")}
+    rows = database.rows(f"SELECT number, kind, key FROM texts WHERE number IN ({inside})")
+    return {row["number"]: (row["kind"], row["key"]) for row in rows}
+
+
+def _lift_papers(scores: dict[int, float], keys: dict[int, tuple[str, str]], ranked: list[int]) -> None:
+    """A paper whose claims were found is meant more than any one of its claims."""
+    papers = {key: number for number, (kind, key) in keys.items() if kind == "paper"}
+    lifted: dict[str, int] = defaultdict(int)
+    for number in ranked:
+        kind, key = keys[number]
+        slug = key.partition("#")[0]
+        if kind == "claim" and slug in papers and lifted[slug] < CLAIMS:
+            lifted[slug] += 1
+            scores[papers[slug]] += LIFT * scores[number]
+
+
+def _spread(ranked: list[int], keys: dict[int, tuple[str, str]]) -> list[int]:
+    """At most two claims of a paper; the others are found under claims."""
+    seen: dict[str, int] = defaultdict(int)
+    kept = []
+    for number in ranked:
+        kind, key = keys[number]
+        if kind == "claim":
+            seen[key.partition("#")[0]] += 1
+        if kind != "claim" or seen[key.partition("#")[0]] <= CLAIMS:
+            kept.append(number)
+    return kept
 
 
 def _hit(
@@ -104,15 +140,15 @@ def _hit(
         held = matched(query, f"{row['title']} {row['names']} {row['body']}")
         reasons.append(f"words: {', '.join(held)}" if held else "its words")
     if number in found["near"] and vectors is not None:
-        why = vectors.explain(query, f"{row['title']} {row['body']}")
+        why = [
+            word for word in vectors.explain(query, f"{row['title']} {row['body']}", 6) if word not in query.lower()
+        ][:3]
         reasons.append(f"near in meaning: {', '.join(why)}" if why else "near in meaning")
     return Hit(number, row["kind"], row["key"], row["title"], row["body"], score, tuple(reasons))
 
 
 def matched(query: str, text: str) -> list[str]:
     """The words of a query that a text has, in this or another form."""
-    from reprise.site.search.spelling import tokens
-
     there = set(tokens(text))
     return [word for word in content(query) if word in there or any(other.startswith(_stem(word)) for other in there)]
 

@@ -81,7 +81,9 @@ def nearest_to(database: Database, numbers: Sequence[int]) -> dict[int, list[Nei
     """What is known of these entries."""
     inside = ",".join(str(int(number)) for number in numbers)
     found: dict[int, list[Neighbour]] = {number: [] for number in numbers}
-    for row in database.rows(f"SELECT * FROM nearest WHERE entry IN ({inside}) ORDER BY entry, place"):
+    for row in database.rows(
+        f"SELECT * FROM nearest WHERE entry IN ({inside}) AND slug IN (SELECT slug FROM library) ORDER BY entry, place"
+    ):
         found[row["entry"]].append(Neighbour(row["slug"], row["score"], tuple(row["shared"].split(", "))))
     return found
 

@@ -31,6 +31,7 @@ SIZE = 96  # dimensions
 TERMS = 20_000  # words that are known at most
 SAMPLE = 20_000  # texts of the feed that a model is fitted to, the latest
 GROWTH = 1.33
+NEAR = 0.2, 0.45  # cosine below which nothing is near: in itself, and as a share of the best
 ROUND = 4000  # texts that are embedded in one transaction
 Vector = NDArray[np.float32]
 
@@ -57,6 +58,8 @@ def terms(text: str) -> list[str]:
 def _singular(word: str) -> str:
     if len(word) > 4 and word.endswith("ies"):
         return f"{word[:-3]}y"
+    if len(word) > 4 and word.endswith(("sses", "xes", "ches", "shes")):
+        return word[:-2]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
@@ -172,7 +175,8 @@ class Vectors:
         count = min(count, self._used)
         best = np.argpartition(-cosines, count - 1)[:count]
         best = best[np.argsort(-cosines[best], kind="stable")]
-        return [(int(self._numbers[i]), float(cosines[i])) for i in best if cosines[i] > 0]
+        least = max(NEAR[0], NEAR[1] * cosines[best[0]])
+        return [(int(self._numbers[i]), float(cosines[i])) for i in best if cosines[i] >= least]
 
     def explain(self, query: str, text: str, count: int = 3) -> list[str]:
         """The words of a text that the query leads to, the heaviest first: why it is near."""

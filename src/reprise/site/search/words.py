@@ -7,7 +7,7 @@ import itertools
 from reprise.site.database import Database
 from reprise.site.search.spelling import STOP_WORDS, plain, tokens
 
-__all__ = ["by_name", "by_words", "content"]
+__all__ = ["by_name", "by_words", "content", "matching"]
 
 LONGEST = 2000  # characters of a query that are looked at
 MOST = 16  # words of a query
@@ -62,6 +62,23 @@ def by_words(database: Database, query: str, count: int) -> list[int]:
             more = _ranked(database, " OR ".join(map(_quoted, rare)), count)
             found += [number for number in more if number not in set(found)]
     return found[:count]
+
+
+def matching(database: Database, query: str, after: int, upto: int, count: int) -> list[int]:
+    """The numbers of the feed's entries in (after, upto] that hold every word of a query, in the order they came."""
+    expression = " AND ".join(map(_quoted, content(query)))
+    if not expression:
+        return []
+    rows = database.rows(
+        "SELECT entries.number FROM words JOIN texts ON texts.number = words.rowid"
+        " JOIN entries ON entries.id = texts.key WHERE words MATCH ? AND kind = 'entry'"
+        " AND entries.number > ? AND entries.number <= ? ORDER BY entries.number LIMIT ?",
+        f"({expression}) OR {{title names}} : {_quoted(plain(query[:LONGEST])[:60])}",
+        after,
+        upto,
+        count,
+    )
+    return [row[0] for row in rows]
 
 
 def _ranked(database: Database, expression: str, count: int) -> list[int]:
