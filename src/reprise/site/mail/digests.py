@@ -85,15 +85,15 @@ def deliver(
             done.frozen += _freeze(database, Subscription.of(row), clock())
         tried: set[int] = set()
         while True:
-            row = database.row(
+            waiting = database.value(
                 "SELECT id FROM deliveries WHERE state = 'queued' AND next_try <= ? ORDER BY next_try, id", clock()
             )
-            if row is None or row["id"] in tried or not _take(database, holder, clock()):
+            if waiting is None or waiting in tried or not _take(database, holder, clock()):
                 return done
             if tried:
                 sleep(PACE)
-            tried.add(row["id"])
-            _send(database, transport, key, base, row["id"], done, clock)
+            tried.add(waiting)
+            _send(database, transport, key, base, waiting, done, clock)
     finally:
         with database.write() as connection:
             connection.execute("DELETE FROM leases WHERE name = 'mail' AND holder = ?", (holder,))
@@ -166,12 +166,12 @@ def _news(database: Database, subscription: Subscription) -> tuple[list[dict[str
     near = nearest_to(database, numbers)
     for entry in load(database, f"WHERE entries.number IN ({','.join(map(str, numbers))}) ORDER BY entries.number"):
         people = ", ".join(entry.authors[:3]) + (" and others" if len(entry.authors) > 3 else "")
-        told = ["possibly seen before"] if entry.number <= seen_entries else []
-        told += [people] if people else []
-        told += [
+        facts = ["possibly seen before"] if entry.number <= seen_entries else []
+        facts += [people] if people else []
+        facts += [
             f"near {papers[n.slug].name} ({', '.join(n.shared)})" for n in near[entry.number][:1] if n.slug in papers
         ]
-        items.append({"title": entry.title, "path": f"/arxiv/{entry.id}", "line": "; ".join(told), "kind": "paper"})
+        items.append({"title": entry.title, "path": f"/arxiv/{entry.id}", "line": "; ".join(facts), "kind": "paper"})
     return items, entries_seen, changes[-1]["number"] if changes else subscription.changes_seen
 
 

@@ -39,7 +39,8 @@ class Lost(RuntimeError):
 class Transport(Protocol):
     """Sends messages. ``repeatable``: sending the same twice gives one."""
 
-    repeatable: bool
+    @property
+    def repeatable(self) -> bool: ...
 
     def send(self, message: EmailMessage, address: str, before: Callable[[], None]) -> None:
         """Send; ``before`` is called when the next step could not be taken back.
