@@ -27,6 +27,7 @@ PEERS = (
     "gymnasium",
     "mujoco",
     "gym-pusht",
+    "diffusers",
     "stable_baselines3",
     "ray",
 )
