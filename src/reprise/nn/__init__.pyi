@@ -4,6 +4,8 @@ from .channel_gate import ChannelGate as ChannelGate
 from .cnn_svm import AgarapCNN as AgarapCNN
 from .count import multiply_adds as multiply_adds, parameters as parameters
 from .densenet import DenseNet as DenseNet, densenet as densenet
+from .diffusion_mlp import DiffusionMLP as DiffusionMLP
+from .diffusion_transformer import DiffusionTransformer as DiffusionTransformer
 from .drop_path import DropPath as DropPath, drop_path_rates as drop_path_rates
 from .hooks import capture as capture, evaluating as evaluating, find_layer as find_layer, unwrap as unwrap
 from .hopfield import (
@@ -74,8 +76,10 @@ from .spartan import (
 )
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
 from .stacked import StackedLinear as StackedLinear, StackedMLP as StackedMLP
+from .step_embedding import SinusoidalEmbedding as SinusoidalEmbedding
 from .tiny_vgg import (
     FlattenChannelsLast as FlattenChannelsLast,
     TinyVGG as TinyVGG,
     load_tfjs_weights as load_tfjs_weights,
 )
+from .unet1d import ConditionalUNet1D as ConditionalUNet1D

@@ -101,6 +101,9 @@ class ImitationPolicy:
     noisy = True
     """Whether a plan begins from noise (B, H, A)."""
 
+    training_defaults: Mapping[str, Any] = {}
+    """Arguments of :meth:`train` that :meth:`fit` uses unless it is given others."""
+
     module: nn.Module
     settings: dict[str, Any]
 
@@ -197,7 +200,8 @@ class ImitationPolicy:
             episodes: the demonstrations.
             steps: of the optimiser.
             validation: share of the episodes that is held out; the loss on them is told.
-            **training: of :meth:`train`: batch_size, learning_rate, ...
+            **training: of :meth:`train`: batch_size, learning_rate, ...; those not given are of
+                :attr:`training_defaults`.
 
         Returns:
             self
@@ -207,7 +211,7 @@ class ImitationPolicy:
             Diverged: a loss or a weight is not finite.
         """
         demonstrations, held_out = self.prepare(episodes, validation)
-        self.train(demonstrations, held_out, steps=steps, **training)
+        self.train(demonstrations, held_out, steps=steps, **{**self.training_defaults, **training})
         return self
 
     def prepare(self, episodes: Episodes, validation: float = 0.0) -> tuple[Demonstrations, Demonstrations | None]:
