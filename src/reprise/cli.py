@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -346,6 +347,38 @@ def confirm(slug: Slug) -> None:
         console.print(f"Confirmed: {answer['trials']} trials agree to the last bit.")
     else:
         console.print(f"Not confirmed: {answer['differs']}; measure again with `reprise run {slug}`.", markup=False)
+        raise typer.Exit(1)
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="The port.", min=1, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address; any but this machine's own demands $REPRISE_SECRET.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve papers, claims, parts and runs as pages."""
+    from reprise.site import server
+
+    server.serve(host, port, console)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    url: Annotated[str, typer.Option(help="The address that the files will have, for feeds.")] = "",
+) -> None:
+    """Write the whole page as files for any web server."""
+    from reprise.site.export import export as write
+
+    count, missing = write(folder, url)
+    console.print(f"{count} files in {folder}; open {folder / 'index.html'}", markup=False, soft_wrap=True)
+    for address in missing:
+        errors.print(f"Error: there is no page {address}", markup=False, soft_wrap=True)
+    if missing:
         raise typer.Exit(1)
 
 

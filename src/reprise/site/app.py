@@ -31,9 +31,9 @@ router = APIRouter()
 
 def extensions() -> tuple[Extension, ...]:
     """The parts of the site, in the order of its head."""
-    from reprise.site import papers, runs
+    from reprise.site import papers, parts, runs
 
-    return (papers.EXTENSION, runs.EXTENSION)
+    return (papers.EXTENSION, parts.EXTENSION, runs.EXTENSION)
 
 
 def create_app(settings: Settings | None = None, parts: Sequence[Extension] | None = None) -> FastAPI:
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
     )
     app.state.settings, app.state.key, app.state.parts = settings, key, parts
     app.state.library, app.state.limits = Library(), Limits()
-    app.state.nav = [item for part in parts for item in part.nav]
+    app.state.nav = [item for part in parts if not (settings.static and part.private) for item in part.nav]
     app.include_router(router)
     for part in parts:
         app.include_router(part.router)

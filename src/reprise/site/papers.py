@@ -16,6 +16,7 @@ from reprise.lab.verdict import Judgement
 from reprise.site import history, pages, views
 from reprise.site.library import VERDICTS, Entry, Snapshot, figure_of
 from reprise.site.pages import Alternate, Extension
+from reprise.site.parts import address
 
 __all__ = ["EXTENSION"]
 
@@ -223,7 +224,7 @@ def _shown(snapshot: Snapshot, entry: Entry) -> dict[str, Any]:
         "claims": claims,
         "headline": views.headline_view(claims, status.scale),
         "curves": curves,
-        "use": [part.rsplit(".", 1) for part in paper.parts],
+        "use": [(*part.rsplit(".", 1), address(snapshot, part)) for part in paper.parts],
         "example": example(paper.parts[0]),
         "citation": words.bibtex(paper),
         "figure": _figure_size(entry),

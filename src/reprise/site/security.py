@@ -162,8 +162,10 @@ class Guard:
             text = "This form is too old, or cookies are off: go back, reload the page and send it again."
             return PlainTextResponse(text, 403), receive
 
+        told = iter([{"type": "http.request", "body": body, "more_body": False}])
+
         async def again() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return next(told, None) or await receive()
 
         return None, again
 

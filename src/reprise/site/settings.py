@@ -68,7 +68,9 @@ class Settings:
 
     @property
     def base(self) -> str:
-        """The address that absolute links begin with, without a slash at the end."""
+        """The address that absolute links begin with, without a slash at the end; empty for files without one."""
+        if self.static:
+            return self.public_url
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.public_url or f"http://{host}:{self.port}"
 

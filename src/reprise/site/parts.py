@@ -1,0 +1,193 @@
+"""Pages about the library: its rooms, and each part with its papers, so that a claim leads to what can be imported."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from reprise.lab import modules
+from reprise.site import pages
+from reprise.site.library import Entry, Snapshot
+from reprise.site.pages import Alternate, Extension
+
+__all__ = ["EXTENSION", "Part", "address", "parts_of"]
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A public name of a room, as its source says it.
+
+    Attributes:
+        room, name: it is imported as ``from reprise.ROOM import NAME``.
+        module: the dotted name of the module that it lives in.
+        kind: "class", "function", "module" or "value".
+        signature: how it is called.
+        docstring: cleaned of its indentation.
+    """
+
+    room: str
+    name: str
+    module: str
+    kind: str
+    signature: str
+    docstring: str
+
+    @property
+    def summary(self) -> str:
+        """The first sentence about it."""
+        return " ".join(self.docstring.split("\n\n")[0].split())
+
+    @property
+    def dotted(self) -> str:
+        """Its full name."""
+        return f"reprise.{self.room}.{self.name}"
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """The docstring in pieces: (heading, text), the first without a heading."""
+        pieces = re.split(r"^(\w[\w ]*):$", self.docstring, flags=re.MULTILINE)
+        found = [("", pieces[0].strip())]
+        found += [(head, inspect.cleandoc("\n" + text)) for head, text in zip(pieces[1::2], pieces[2::2], strict=True)]
+        return [(head, text) for head, text in found if text]
+
+
+def rooms() -> dict[str, str]:
+    """Every room with the first line about it."""
+    found = {}
+    for stub in sorted(modules.PACKAGE.glob("*/__init__.pyi")):
+        docstring = ast.get_docstring(ast.parse(stub.with_suffix(".py").read_text(encoding="utf-8"))) or ""
+        found[stub.parent.name] = docstring.split("\n\n")[0]
+    return found
+
+
+def parts_of(room: str) -> dict[str, Part]:
+    """The public parts of a room, each file read once."""
+    trees: dict[str, ast.Module] = {}
+    found = {}
+    for name, target in modules.table(modules.PACKAGE / room).items():
+        module = modules.resolve(f"reprise.{room}.{target}")
+        if module is None or name.startswith("_"):
+            continue
+        if module not in trees:
+            trees[module] = ast.parse(modules.source_of(module).read_text(encoding="utf-8"))
+        found[name] = _part(room, name, module, trees[module])
+    return dict(sorted(found.items(), key=lambda item: item[0].casefold()))
+
+
+def _part(room: str, name: str, module: str, tree: ast.Module) -> Part:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            starts = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+            start = next(starts, None)
+            fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+            called = _arguments(start.args) if start is not None else ", ".join(ast.unparse(each) for each in fields)
+            return Part(room, name, module, "class", f"{name}({called})", ast.get_docstring(node) or "")
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+            called = f"{name}({_arguments(node.args)}){returns}"
+            return Part(room, name, module, "function", called, ast.get_docstring(node) or "")
+    whole = module.rsplit(".", 1)[-1] == name
+    return Part(room, name, module, "module" if whole else "value", name, ast.get_docstring(tree) or "")
+
+
+def _arguments(arguments: ast.arguments) -> str:
+    text = ast.unparse(arguments)
+    return re.sub(r"^self(, )?", "", text)
+
+
+def address(snapshot: Snapshot, dotted: str) -> str:
+    """The page of a part, or that of its room where the room does not list it."""
+    room, _, name = dotted.removeprefix("reprise.").partition(".")
+    return f"/parts/{room}/{name}" if name in _all(snapshot).get(room, {}) else f"/parts/{room}"
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
+
+
+def _all(snapshot: Snapshot) -> dict[str, dict[str, Part]]:
+    found: dict[str, dict[str, Part]] = snapshot.remember("parts", lambda: {room: parts_of(room) for room in rooms()})
+    return found
+
+
+def _room(request: Request, room: str) -> tuple[Snapshot, dict[str, Part]]:
+    snapshot = pages.library(request).current
+    if room not in _all(snapshot):
+        raise HTTPException(404)
+    return snapshot, _all(snapshot)[room]
+
+
+@router.get("/parts")
+def list_rooms(request: Request) -> Response:
+    """All rooms of the library with their parts."""
+    snapshot = pages.library(request).current
+    alternates = [Alternate("/parts.json", "JSON")]
+    return pages.render(
+        request, "parts.html", snapshot=snapshot, rooms=rooms(), parts=_all(snapshot), alternates=alternates
+    )
+
+
+@router.get("/parts.json")
+def list_parts_json(request: Request) -> Response:
+    """All parts as JSON."""
+    found = _all(pages.library(request).current)
+    return pages.as_json(request, [_data(part) for room in found.values() for part in room.values()])
+
+
+@router.get("/parts/{room}")
+def room_page(request: Request, room: str) -> Response:
+    """A room: its parts and its papers."""
+    snapshot, parts = _room(request, room)
+    return pages.render(
+        request, "room.html", room=room, about=rooms()[room], parts=parts, entries=snapshot.rooms.get(room, []),
+        users=_users(snapshot),
+    )  # fmt: skip
+
+
+@router.get("/parts/{room}/{name}.json")
+def part_json(request: Request, room: str, name: str) -> Response:
+    """A part as JSON."""
+    snapshot, parts = _room(request, room)
+    if name not in parts:
+        raise HTTPException(404)
+    users = _users(snapshot).get(parts[name].dotted, [])
+    found = {**_data(parts[name]), "docstring": parts[name].docstring, "papers": [entry.slug for entry in users]}
+    return pages.as_json(request, found)
+
+
+@router.get("/parts/{room}/{name}")
+def part_page(request: Request, room: str, name: str) -> Response:
+    """A part: how it is called, what it does, and what was measured of it."""
+    snapshot, parts = _room(request, room)
+    if name not in parts:
+        raise HTTPException(404)
+    users = _users(snapshot).get(parts[name].dotted, [])
+    alternates = [Alternate(f"/parts/{room}/{name}.json", "JSON")]
+    return pages.render(request, "part.html", part=parts[name], entries=users, alternates=alternates)
+
+
+def _data(part: Part) -> dict[str, Any]:
+    return {
+        "name": part.dotted, "kind": part.kind, "signature": part.signature, "summary": part.summary,
+        "module": part.module,
+    }  # fmt: skip
+
+
+def _users(snapshot: Snapshot) -> dict[str, list[Entry]]:
+    """The papers that list each part as theirs."""
+    found: dict[str, list[Entry]] = {}
+    for entry in snapshot.entries.values():
+        for part in entry.paper.parts:
+            found.setdefault(part, []).append(entry)
+    return found
+
+
+EXTENSION = Extension(router, nav=(("Parts", "/parts"),))
