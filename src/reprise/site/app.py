@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import mimetypes
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=app.state.library.warm_up, daemon=True).start()
         async with AsyncExitStack() as stack:
             for part in parts:
                 if part.lifespan is not None:
@@ -77,7 +79,7 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
         },
     )
     app.state.settings, app.state.key, app.state.parts = settings, key, parts
-    app.state.library, app.state.limits = Library(), Limits()
+    app.state.library, app.state.limits = Library([part.warm for part in parts if part.warm is not None]), Limits()
     app.state.nav = [item for part in parts if not (settings.static and part.private) for item in part.nav]
     app.include_router(router)
     for part in parts:

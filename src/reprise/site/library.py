@@ -97,9 +97,14 @@ class Snapshot:
 
 
 class Library:
-    """The current snapshot. The first request waits for it; later ones get the old until the new one is read."""
+    """The current snapshot. The first request waits for it; later ones get the old until the new one is read.
 
-    def __init__(self) -> None:
+    Args:
+        warm: what pages want to have made of a snapshot before anybody asks.
+    """
+
+    def __init__(self, warm: Sequence[Callable[[Snapshot], object]] = ()) -> None:
+        self._warm = tuple(warm)
         self._snapshot: Snapshot | None = None
         self._looked = 0.0
         self._reading = threading.Lock()
@@ -110,7 +115,8 @@ class Library:
         snapshot = self._snapshot
         if snapshot is None:
             with self._reading:
-                return self._snapshot or self._read(overview._stamp())
+                self._snapshot = self._snapshot or self._read(overview._stamp())
+            return self._snapshot
         if time.monotonic() - self._looked > EVERY and self._reading.acquire(blocking=False):
             threading.Thread(target=self._refresh, daemon=True).start()
         return snapshot
@@ -119,7 +125,9 @@ class Library:
         try:
             stamp = overview._stamp()
             if self._snapshot is None or stamp != self._snapshot.version:
-                self._read(stamp)
+                fresh = self._read(stamp)
+                self.warm_up(fresh)
+                self._snapshot = fresh
             self._looked = time.monotonic()
         finally:
             self._reading.release()
@@ -132,10 +140,15 @@ class Library:
                 entries[paper.slug] = Entry(paper, results.status(paper))
             except (results.ResultsError, KeyError, TypeError, ValueError) as error:
                 damaged.append(str(error))
-        self._snapshot = Snapshot(version, entries, tuple(damaged))
         self._looked = time.monotonic()
         modules.save_memory()
-        return self._snapshot
+        return Snapshot(version, entries, tuple(damaged))
+
+    def warm_up(self, snapshot: Snapshot | None = None) -> None:
+        """Make what pages want to have made, of the current snapshot or of one that is about to become it."""
+        snapshot = snapshot or self.current
+        for make in self._warm:
+            make(snapshot)
 
 
 def figure_of(entry: Entry) -> Path | None:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from reprise import __version__
 from reprise.lab import report, words
-from reprise.site.library import Library
+from reprise.site.library import Library, Snapshot
 
 __all__ = ["Alternate", "Extension", "asset", "atom", "day", "environment", "library", "paged", "render", "reply"]
 
@@ -58,6 +58,7 @@ class Extension:
         nav: (name, path) of the pages that every page's head leads to.
         home: what the first page shows of it, as HTML.
         paper: what the page of a paper shows of it, as HTML; given the request and the slug.
+        warm: makes what its pages want to have made of the papers before anybody asks.
         urls: paths that the static export must hold and no other page leads to.
         lifespan: entered when the server starts, left when it ends; for a schedule, say.
         private: beginnings of paths that demand the secret even where reading is free.
@@ -69,6 +70,7 @@ class Extension:
     nav: Sequence[tuple[str, str]] = ()
     home: Callable[[Request], Markup] | None = None
     paper: Callable[[Request, str], Markup] | None = None
+    warm: Callable[[Snapshot], object] | None = None
     urls: Callable[[], Iterable[str]] | None = None
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
     private: Sequence[str] = ()

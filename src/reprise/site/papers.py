@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -140,7 +141,9 @@ def all_changes(snapshot: Snapshot) -> list[history.Change]:
 @router.get("/log")
 def log(request: Request) -> Response:
     """Measurements and changes of verdicts."""
-    page = pages.paged(request, all_changes(pages.library(request).current), 60)
+    found = all_changes(pages.library(request).current)
+    together = [list(group) for _, group in itertools.groupby(found, lambda each: (each.at, each.slug))]
+    page = pages.paged(request, together, 20)
     alternates = [Alternate("/log.json", "JSON"), Alternate("/log.atom", "Atom")]
     return pages.render(request, "log.html", page=page, alternates=alternates)
 
@@ -310,4 +313,10 @@ def small_figure(request: Request, slug: str, width: int) -> Response:
     return pages.reply(request, content.getvalue(), "image/webp")
 
 
-EXTENSION = Extension(router, nav=(("Papers", "/papers"), ("Claims", "/claims"), ("Log", "/log")))
+def _warm(snapshot: Snapshot) -> None:
+    for entry in snapshot.entries.values():
+        _claim_views(snapshot, entry)
+    all_changes(snapshot)
+
+
+EXTENSION = Extension(router, nav=(("Papers", "/papers"), ("Claims", "/claims"), ("Log", "/log")), warm=_warm)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
+from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -20,6 +21,22 @@ from reprise.site.pages import Alternate, Extension
 __all__ = ["EXTENSION", "Part", "address", "parts_of"]
 
 router = APIRouter()
+ROOMS = {  # from those that need nothing of ours to those that stand on the others
+    "data": "Data sets and generators: pictures, episodes, text, tables, series; measures of data sets",
+    "envs": "Simulators as Gymnasium environments, vectorised; scripted experts beside their world",
+    "nn": "Layers, backbones, heads, initialisers, hooks, counters",
+    "training": "Losses, loops, averages of weights, distillation, continual and meta learning, metrics",
+    "diffusion": "Noise schedules, samplers, preconditioning, guidance",
+    "rl": "Learning from reward or value, online and offline",
+    "policies": "Policies learned from demonstrations; ways to steer and refine a finished policy",
+    "align": "Post-training by rewards, preferences and verifiers",
+    "augment": "Learned and fixed augmentation, data set reinforcement",
+    "architecture": "Search, compression, growth, mathematical design",
+    "explain": "Attribution, linear interpreters, metrics of explanations, knowledge graphs",
+    "safety": "Attacks and tests, coherence, guardrails",
+    "testing": "Toys and checks: whether a policy, an environment or an attribution keeps what it promises",
+}
+ITEM = re.compile(r"^(\*{0,2}\w[\w, *.]*)(?: \([^)]*\))?: (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -52,21 +69,34 @@ class Part:
         return f"reprise.{self.room}.{self.name}"
 
     @property
-    def sections(self) -> list[tuple[str, str]]:
-        """The docstring in pieces: (heading, text), the first without a heading."""
+    def sections(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """The docstring in pieces: heading (empty first), text, and the items of what reads "name: text"."""
         pieces = re.split(r"^(\w[\w ]*):$", self.docstring, flags=re.MULTILINE)
         found = [("", pieces[0].strip())]
         found += [(head, inspect.cleandoc("\n" + text)) for head, text in zip(pieces[1::2], pieces[2::2], strict=True)]
-        return [(head, text) for head, text in found if text]
+        return [(head, text, _items(text) if head in LISTS else []) for head, text in found if text]
+
+
+LISTS = ("Args", "Attributes", "Raises")
+
+
+def _items(text: str) -> list[tuple[str, str]]:
+    """ "name: text" items, whose further lines are indented; nothing if the text is not made of such."""
+    entries = re.split(r"\n(?=\S)", text)
+    matches = [ITEM.match(" ".join(entry.split())) for entry in entries]
+    return [(match[1], match[2]) for match in matches if match] if all(matches) else []
+
+
+def prose(text: str) -> Markup:
+    """A piece of a docstring: its names as code, without the marks of reStructuredText."""
+    escaped = str(escape(re.sub(r":\w+:`~?([^`]+)`", lambda match: f"``{match[1].rsplit('.', 1)[-1]}``", text)))
+    return Markup(re.sub(r"``(.+?)``", r"<code>\1</code>", escaped))
 
 
 def rooms() -> dict[str, str]:
-    """Every room with the first line about it."""
-    found = {}
-    for stub in sorted(modules.PACKAGE.glob("*/__init__.pyi")):
-        docstring = ast.get_docstring(ast.parse(stub.with_suffix(".py").read_text(encoding="utf-8"))) or ""
-        found[stub.parent.name] = docstring.split("\n\n")[0]
-    return found
+    """Every room that is there, with a line about it."""
+    there = [stub.parent.name for stub in sorted(modules.PACKAGE.glob("*/__init__.pyi"))]
+    return {room: ROOMS.get(room, "") for room in [*(room for room in ROOMS if room in there), *there]}
 
 
 def parts_of(room: str) -> dict[str, Part]:
@@ -148,7 +178,7 @@ def room_page(request: Request, room: str) -> Response:
     snapshot, parts = _room(request, room)
     return pages.render(
         request, "room.html", room=room, about=rooms()[room], parts=parts, entries=snapshot.rooms.get(room, []),
-        users=_users(snapshot),
+        users=_users(snapshot), prose=prose,
     )  # fmt: skip
 
 
@@ -171,7 +201,7 @@ def part_page(request: Request, room: str, name: str) -> Response:
         raise HTTPException(404)
     users = _users(snapshot).get(parts[name].dotted, [])
     alternates = [Alternate(f"/parts/{room}/{name}.json", "JSON")]
-    return pages.render(request, "part.html", part=parts[name], entries=users, alternates=alternates)
+    return pages.render(request, "part.html", part=parts[name], entries=users, alternates=alternates, prose=prose)
 
 
 def _data(part: Part) -> dict[str, Any]:
@@ -190,4 +220,4 @@ def _users(snapshot: Snapshot) -> dict[str, list[Entry]]:
     return found
 
 
-EXTENSION = Extension(router, nav=(("Parts", "/parts"),))
+EXTENSION = Extension(router, nav=(("Parts", "/parts"),), warm=_all)
