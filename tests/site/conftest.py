@@ -20,6 +20,12 @@ LOCAL = "http://127.0.0.1:8000"
 SAME = {"Sec-Fetch-Site": "same-origin", "Origin": LOCAL}
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server in a test asks nobody else's."""
+    monkeypatch.setenv("REPRISE_FEED", "off")
+
+
 @pytest.fixture
 def client(toys: object) -> Iterator[TestClient]:
     """A browser that has the page open."""

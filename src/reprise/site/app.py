@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from reprise import __version__
 from reprise.lab.paper import PaperError
 from reprise.site import pages, views
+from reprise.site.database import DatabaseError
 from reprise.site.library import Library, Snapshot
 from reprise.site.pages import Extension
 from reprise.site.security import GATE, HEADERS, Guard, Limits, cookie, gate_cookie, same
@@ -33,8 +34,13 @@ router = APIRouter()
 def extensions() -> tuple[Extension, ...]:
     """The parts of the site, in the order of its head."""
     from reprise.site import papers, parts, runs
+    from reprise.site.feed import pages as feed
+    from reprise.site.mail import pages as mail
+    from reprise.site.search import pages as search
 
-    return (papers.EXTENSION, parts.EXTENSION, runs.EXTENSION)
+    return (
+        feed.EXTENSION, papers.EXTENSION, parts.EXTENSION, runs.EXTENSION, search.EXTENSION, mail.EXTENSION,
+    )  # fmt: skip
 
 
 def create_app(settings: Settings | None = None, parts: Sequence[Extension] | None = None) -> FastAPI:
@@ -74,6 +80,7 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
         exception_handlers={
             HTTPException: _http_error,
             PaperError: _paper_error,
+            DatabaseError: _database_error,
             RequestValidationError: _validation_error,
             Exception: _our_error,
         },
@@ -176,7 +183,14 @@ async def _paper_error(request: Request, error: Exception) -> Response:
     return _error(request, 404, "There is no such paper", f"{pages.environment().filters['sentence'](str(error))}.")
 
 
-async def _validation_error(request: Request, error: Exception) -> Response:
+async def _database_error(request: Request, error: Exception) -> Response:
+    log.error("%s: %s", request.url.path, error)
+    return _error(
+        request, 503, "The database cannot be used", f"{pages.environment().filters['sentence'](str(error))}."
+    )
+
+
+def _validation_error(request: Request, error: Exception) -> Response:
     return _error(request, 404, "There is no such page", "A part of its address is not what is expected there.")
 
 

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from reprise.site.database import Database
-from reprise.site.feed.records import EASTERN, today
+from reprise.site.feed.records import today
 
-__all__ = ["Neighbours", "Period", "SourceState", "neighbours", "period", "sentences", "source_states"]
+__all__ = [
+    "Neighbours",
+    "Period",
+    "SourceState",
+    "moment",
+    "neighbours",
+    "of_day",
+    "period",
+    "sentences",
+    "source_states",
+    "title_of",
+]
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -115,8 +126,8 @@ class SourceState:
     def sentence(self) -> str:
         """ "Hugging Face's daily papers: stale since 2026-11-24 04:00 UTC (it answered 429)", or when it was read."""
         if not self.stale:
-            return f"{self.title}: read {_moment(self.succeeded)}"
-        since = f"stale since {_moment(self.succeeded)}" if self.succeeded else "not read so far"
+            return f"{self.title}: read {moment(self.succeeded)}"
+        since = f"stale since {moment(self.succeeded)}" if self.succeeded else "not read so far"
         return f"{self.title}: {since}" + (f" ({self.error})" if self.error else "")
 
 
@@ -170,7 +181,7 @@ def sentences(database: Database, here: Period, now: float) -> list[str]:
     if read is None:
         return stale or [f"No source was asked {'yet today' if current else 'on this day'}."]
     if current:
-        return [f"No announcement today so far: the lists were empty at {_moment(read)[11:]}.", *stale]
+        return [f"No announcement today so far: the lists were empty at {moment(read)[11:]}.", *stale]
     return ["No announcement on this day: the lists stayed empty.", *stale]
 
 
@@ -194,10 +205,11 @@ def day_off(day: date) -> str:
     return movable.get((day.month, day.weekday(), week), "")
 
 
-def _moment(at: float | None) -> str:
+def moment(at: float | None) -> str:
+    """An instant as pages write it.
+
+    Example:
+        >>> moment(1_795_600_000.0)
+        '2026-11-25 09:46 UTC'
+    """
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else "never"
-
-
-def today_in(now: float) -> date:
-    """Today in New York."""
-    return datetime.fromtimestamp(now, EASTERN).date()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from reprise.site.database import Database, DatabaseError
 from reprise.site.feed import store
 from reprise.site.feed.client import Client, SourceError
+from reprise.site.feed.days import moment
 from reprise.site.feed.records import EASTERN, today
 from reprise.site.feed.sources import Found, Since, Source
 
@@ -23,7 +23,6 @@ __all__ = ["Outcome", "Schedule", "update"]
 FIRST_WAIT, LONGEST_WAIT = 60.0, 6 * 3600.0  # after a failure; doubled each time
 LONGEST_WISH = 8 * 86400.0  # that a source may have to be left alone
 LEASE = 300.0  # seconds after which a source is free again although nobody gave it back
-EVERY = 3600.0  # between two updates by schedule
 
 log = logging.getLogger(__name__)
 
@@ -184,46 +183,40 @@ def _log(database: Database, source: str, now: float, outcome: str, new: int, le
         )
 
 
-def moment(at: float) -> str:
-    """An instant as pages write it."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 class Schedule:
-    """Does its work every hour in a thread, the first time at once; ``stop`` ends it.
+    """Does its work again and again in a thread, the first time at once; ``stop`` ends it.
 
-    The hours are counted by a clock that cannot be set, so that summer time and corrections neither skip nor repeat.
-    What goes wrong is logged and tried again at the next hour.
+    The time between is counted by a clock that cannot be set: corrections and summer time neither skip nor repeat.
+    What goes wrong is logged and tried again the next time.
 
     Args:
         work: what is to be done.
         every: seconds from the end of one time to the next.
     """
 
-    def __init__(self, work: Callable[[], object], every: float = EVERY) -> None:
+    def __init__(self, work: Callable[[], object], every: float) -> None:
         self.work, self.every = work, every
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="schedule", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
+    def wake(self) -> None:
+        """Work once more soon, without waiting for its time."""
+        self._wake.set()
+
     def stop(self) -> None:
         """End before the next time; work that is under way is not waited for."""
         self._stop.set()
+        self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 self.work()
-            except DatabaseError as error:
-                log.error("%s", error)
             except Exception:
                 log.exception("the schedule")
-            self._stop.wait(self.every)
-
-
-def scheduled() -> bool:
-    """Whether the server updates by itself: unless ``$REPRISE_FEED`` is "off"."""
-    return os.environ.get("REPRISE_FEED", "").strip() != "off"
+            self._wake.wait(self.every)
+            self._wake.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from reprise.site.search.spelling import names_of_title, plain
 from reprise.site.search.texts import put_text
 
 __all__ = ["Known", "known", "sync"]
+
+ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?([^`]+)`")  # ":class:`~reprise.data.Episodes`" in a docstring
 
 
 @dataclass(frozen=True)
@@ -119,4 +122,5 @@ def _texts_of(paper: Paper) -> Iterator[Text]:
 
 def _text_of(piece: Piece) -> Text:
     name = piece.name.split(".")[-1]
-    return Text("part", piece.name, name, " ".join(piece.summary.split()), frozenset({plain(name)}))
+    summary = ROLE.sub(r"\1", " ".join(piece.summary.split())).replace("``", "")
+    return Text("part", piece.name, name, summary, frozenset({plain(name)}))

@@ -16,6 +16,15 @@ COUNT = 2  # methods named per paper
 LEAST = 0.16  # of the mean of both cosines: below it nothing is called near
 SHARED = 3  # words that are shown
 ROUND = 2000
+# words that every paper of the field may use: they make no two of them neighbours
+_GENERIC = (
+    "accuracy alone along apart approach average baseline based behind better bring change common data deep design"
+    " different faster find first gain general high image improve input keep large larger layer lead learn learned"
+    " learning less level loss low make many mean method model need network neural new number output parameter part"
+    " performance picture place plain point problem result second set small space strong task together train trained"
+    " training turn two value way weight well whose work"
+)
+GENERIC = frozenset(_GENERIC.split())
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ def near(model: Lsa, texts: list[str], slugs: Sequence[str], methods: list[str])
         neighbours = []
         for j in np.argsort(-scores[i])[:COUNT]:
             both = weights[i].multiply(against[j]).tocsr()
-            order = np.argsort(-both.data)[:SHARED]
-            shared = tuple(model.words[both.indices[k]] for k in order)
+            words = [model.words[both.indices[k]] for k in np.argsort(-both.data)]
+            shared = tuple(word for word in words if word not in GENERIC)[:SHARED]
             if scores[i, j] >= 2 * LEAST and len(shared) > 1:
                 neighbours.append(Neighbour(slugs[j], round(float(scores[i, j]) / 2, 3), shared))
         found.append(neighbours)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedder", "Lsa", "Vectors", "terms"]
 
+log = logging.getLogger(__name__)
 SIZE = 96  # dimensions
 TERMS = 20_000  # words that are known at most
 SAMPLE = 20_000  # texts of the feed that a model is fitted to, the latest
@@ -168,7 +170,11 @@ class Vectors:
         active: Embedder | None = self.embedder or self.model
         if active is None or not self._used or active.name != self._name:
             return []
-        vector = active.embed([query])[0]
+        try:
+            vector = active.embed([query])[0]
+        except RuntimeError as error:  # an encoder of the user's that has stopped
+            log.warning("%s", error)
+            return []
         if not vector.any():
             return []
         cosines = self._rows[: self._used] @ vector

@@ -7,7 +7,7 @@ import itertools
 from reprise.site.database import Database
 from reprise.site.search.spelling import STOP_WORDS, plain, tokens
 
-__all__ = ["by_name", "by_words", "content", "matching"]
+__all__ = ["by_name", "by_words", "content", "matching", "newest"]
 
 LONGEST = 2000  # characters of a query that are looked at
 MOST = 16  # words of a query
@@ -66,19 +66,33 @@ def by_words(database: Database, query: str, count: int) -> list[int]:
 
 def matching(database: Database, query: str, after: int, upto: int, count: int) -> list[int]:
     """The numbers of the feed's entries in (after, upto] that hold every word of a query, in the order they came."""
-    expression = " AND ".join(map(_quoted, content(query)))
+    expression = _every(query)
     if not expression:
         return []
-    rows = database.rows(
-        "SELECT entries.number FROM words JOIN texts ON texts.number = words.rowid"
-        " JOIN entries ON entries.id = texts.key WHERE words MATCH ? AND kind = 'entry'"
-        " AND entries.number > ? AND entries.number <= ? ORDER BY entries.number LIMIT ?",
-        f"({expression}) OR {{title names}} : {_quoted(plain(query[:LONGEST])[:60])}",
-        after,
-        upto,
-        count,
-    )
-    return [row[0] for row in rows]
+    clause = "AND entries.number > ? AND entries.number <= ? ORDER BY entries.number LIMIT ?"
+    return [row[0] for row in database.rows(f"{OF_ENTRIES} {clause}", expression, after, upto, count)]
+
+
+def newest(database: Database, query: str, count: int) -> list[int]:
+    """The numbers of the newest entries of the feed that hold every word of a query."""
+    expression = _every(query)
+    if not expression:
+        return []
+    return [row[0] for row in database.rows(f"{OF_ENTRIES} ORDER BY words.rowid DESC LIMIT ?", expression, count)]
+
+
+OF_ENTRIES = (
+    "SELECT entries.number FROM words JOIN texts ON texts.number = words.rowid"
+    " JOIN entries ON entries.id = texts.key WHERE words MATCH ? AND kind = 'entry'"
+)
+
+
+def _every(query: str) -> str:
+    """An expression for texts that hold every word of a query, or its words joined to one; empty without a word."""
+    words = content(query)
+    if not words:
+        return ""
+    return f"({' AND '.join(map(_quoted, words))}) OR {{title names}} : {_quoted(plain(query[:LONGEST])[:60])}"
 
 
 def _ranked(database: Database, expression: str, count: int) -> list[int]:
