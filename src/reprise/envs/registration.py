@@ -12,6 +12,7 @@ MANISKILL = "reprise.envs.maniskill.env:ManiSkillWorld"
 
 # Name to the world, as module:class, and what it is made with; it is imported when it is made.
 WORLDS: dict[str, dict[str, Any]] = {
+    "AssemblingKits-v0": {"world": MANISKILL, "family": "AssemblingKits"},
     "AvoidObstacles-v0": {"world": MANISKILL, "family": "AvoidObstacles"},
     "OpenCabinetDoor-v0": {"world": MANISKILL, "family": "OpenCabinetDoor"},
     "OpenCabinetDrawer-v0": {"world": MANISKILL, "family": "OpenCabinetDrawer"},

@@ -1,5 +1,6 @@
 """The families of tasks."""
 
+from reprise.envs.maniskill.tasks.assembling_kits import AssemblingKits
 from reprise.envs.maniskill.tasks.avoid_obstacles import AvoidObstacles
 from reprise.envs.maniskill.tasks.open_cabinet import OpenCabinetDoor, OpenCabinetDrawer
 from reprise.envs.maniskill.tasks.peg_insertion_side import PegInsertionSide
@@ -12,6 +13,7 @@ from reprise.envs.maniskill.world import World
 
 __all__ = [
     "FAMILIES",
+    "AssemblingKits",
     "AvoidObstacles",
     "OpenCabinetDoor",
     "OpenCabinetDrawer",
@@ -32,6 +34,7 @@ FAMILIES: dict[str, type[World]] = {
         PegInsertionSide,
         TurnFaucet,
         PlugCharger,
+        AssemblingKits,
         AvoidObstacles,
         OpenCabinetDoor,
         OpenCabinetDrawer,
