@@ -1,0 +1,53 @@
+"""The table of short tasks: steps with states and with pictures, against the bare physics and a process for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium
+import mujoco
+import mujoco.rollout
+import numpy as np
+
+import reprise.envs  # noqa: F401 registers the worlds
+from benchmarks.table import Row, compare
+from reprise.envs.tabletop import Tabletop
+
+COUNT, STEPS, PROCESSES = 32, 10, 8  # environments, steps in a call, processes of Gymnasium's
+
+
+def rows() -> Iterator[Row]:
+    """States on one core against mujoco.rollout alone; states and pictures on two against AsyncVectorEnv."""
+    world = Tabletop(COUNT)
+    work = f"Tabletop, states, {COUNT} environments, {STEPS} steps, 1 thread"
+    yield from compare(work, _stepping(world), {"mujoco.rollout alone": _rollout(world)}, tolerance=None)
+    for mode in ("state", "image"):
+        make = partial(gymnasium.make, "reprise/Tabletop-v0", obs_mode=mode, max_episode_steps=None)
+        theirs = gymnasium.vector.AsyncVectorEnv([make] * PROCESSES, shared_memory=False)  # sentences are not shared
+        ours = Tabletop(PROCESSES, mode, threads=2)
+        work = f"Tabletop, {mode}, {PROCESSES} environments, {STEPS} steps, 2 threads"
+        yield from compare(work, _stepping(ours), {"AsyncVectorEnv": _stepping(theirs)}, tolerance=None)
+        theirs.close()
+
+
+def _stepping(env: gymnasium.vector.VectorEnv) -> Callable[[], Any]:
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, env.num_envs, 5)).astype(np.float32)
+    env.reset(seed=0)
+
+    def step() -> Any:
+        for action in actions:
+            result = env.step(action)
+        return result[1]
+
+    return step
+
+
+def _rollout(world: Tabletop) -> Callable[[], Any]:
+    """The same physics in one call, nothing observed on the way."""
+    world.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, COUNT, 5)).astype(np.float32)
+    controls = np.stack([world.controls(action) for action in actions], 1).repeat(world.frame_skip, 1)
+    data, pool, start = mujoco.MjData(world.model), mujoco.rollout.Rollout(nthread=0), world.state.copy()
+    return lambda: pool.rollout(world.model, [data], start, controls)[0]
