@@ -84,8 +84,8 @@ class Expert:
             gap = target - self.scene.hand
             if np.linalg.norm(gap[:3]) < near and abs(gap[3]) < 10 * near:
                 return
-            shares = np.linalg.norm(gap[:3]) / STEP[0], abs(gap[3]) / STEP[3]
-            yield np.array([*(gap / STEP / max(*shares / (self.speed * speed * np.ones(2)), 1.0)), grip])
+            size = max(np.linalg.norm(gap[:3]) / STEP[0], abs(gap[3]) / STEP[3]) / (self.speed * speed)
+            yield np.array([*(gap / STEP / max(size, 1.0)), grip])
 
     def _wait(self, stage: str, steps: int, grip: float) -> Motion:
         self.stage = stage

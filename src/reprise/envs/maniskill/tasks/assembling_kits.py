@@ -60,9 +60,10 @@ class AssemblingKits(World):
             for box in piece_boxes(self.slot.shape)
         )
         x, y = self.slot.position
+        hole = f'<body name="goal" pos="{x} {y} {THICKNESS - 0.002}" {turn}>{goal}</body>'
         return "", (
             f'<body name="piece" pos="0 0 {THICKNESS}"><freejoint/>{piece}</body>'
-            f'<body name="kit">{board}{others}<body name="goal" pos="{x} {y} {THICKNESS - 0.002}" {turn}>{goal}</body></body>'
+            f'<body name="kit">{board}{others}{hole}</body>'
         )
 
     def place(self, rng: np.random.RandomState) -> None:
