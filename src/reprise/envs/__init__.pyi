@@ -1,6 +1,13 @@
 from . import maniskill as maniskill, tabletop as tabletop
+from .chunks import ChunkedEnv as ChunkedEnv
 from .fisheries import Fishery as Fishery, FisheryEnv as FisheryEnv, FisheryVectorEnv as FisheryVectorEnv
 from .mujoco_world import MujocoWorld as MujocoWorld
+from .peg import (
+    PegExpert as PegExpert,
+    PegInsert as PegInsert,
+    PegTask as PegTask,
+    peg_demonstrations as peg_demonstrations,
+)
 from .push_t import PushT as PushT, coverage as coverage, keypoints as keypoints
 from .raycast import Camera as Camera, Look as Look, Poses as Poses, RayCaster as RayCaster
 from .registration import register as register

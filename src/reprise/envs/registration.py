@@ -16,6 +16,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "AvoidObstacles-v0": {"world": MANISKILL, "family": "AvoidObstacles"},
     "OpenCabinetDoor-v0": {"world": MANISKILL, "family": "OpenCabinetDoor"},
     "OpenCabinetDrawer-v0": {"world": MANISKILL, "family": "OpenCabinetDrawer"},
+    "PegInsert-v0": {"world": "reprise.envs.peg:PegInsert"},
     "PegInsertionSide-v0": {"world": MANISKILL, "family": "PegInsertionSide"},
     "PickCube-v0": {"world": MANISKILL, "family": "PickCube"},
     "PickSingle-v0": {"world": MANISKILL, "family": "PickSingle"},

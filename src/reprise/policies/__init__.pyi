@@ -1,7 +1,17 @@
 from .bc import BC as BC
+from .best_of_n import BestOfN as BestOfN
+from .chunk_ppo import GaussianChunks as GaussianChunks, fit_chunks as fit_chunks
 from .chunking import ChunkedPolicy as ChunkedPolicy
 from .demonstrations import Demonstrations as Demonstrations
 from .diffusion_policy import DiffusionPolicy as DiffusionPolicy, sampled_contexts as sampled_contexts
+from .dsrl import DSRL as DSRL, SteeredPolicy as SteeredPolicy
 from .encoders import ObservationEncoder as ObservationEncoder
 from .imitation import ImitationPolicy as ImitationPolicy, masked_mean as masked_mean
 from .observations import Shapes as Shapes
+from .resip import (
+    ResidualActorCritic as ResidualActorCritic,
+    ResidualEnv as ResidualEnv,
+    ResidualPolicy as ResidualPolicy,
+    RewardScaling as RewardScaling,
+    fit_residual as fit_residual,
+)

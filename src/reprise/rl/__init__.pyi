@@ -20,4 +20,5 @@ from .optimal_stopping import (
 )
 from .ppo import PPO as PPO
 from .sac import SAC as SAC, QNetworks as QNetworks, TanhGaussianActor as TanhGaussianActor
+from .target_kl import TargetKLPPO as TargetKLPPO
 from .vector import check_vector_env as check_vector_env

@@ -6,6 +6,7 @@ Algorithms and Applications, arXiv 1812.05905.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from reprise.training.flat_adam import FlatAdam, flatten as flatten_parameters
 
 __all__ = ["SAC", "QNetworks", "TanhGaussianActor"]
 
-NOT_SETTINGS = ("self", "env", "buffer", "seed", "device")
+NOT_SETTINGS = ("self", "env", "buffer", "actor", "critics", "seed", "device")
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 
@@ -121,15 +122,18 @@ class SAC:
         n_critics: how many.
         combine: critics are joined by their "min" or "mean".
         n_step: rewards that are summed before a value is asked.
-        temperature: weight of the entropy; None learns it, from 1, towards ``target_entropy``.
+        temperature: weight of the entropy; None learns it, towards ``target_entropy``.
+        initial_temperature: where learning it begins.
         target_entropy: nats; None is minus the number of action dimensions.
         hidden, activation, layer_norm: of actor and critics; the norm is the critics' alone.
+        actor, critics: other modules instead, called as :class:`TanhGaussianActor` and :class:`QNetworks`.
         buffer: filled elsewhere, to learn from, too.
         seed: of weights, noise, samples and the first reset; None takes one from PyTorch's global generator.
         device: of networks and buffer.
 
     Attributes:
         actor, critics, target: networks; the target is the critics' slow copy.
+        judges: the networks whose values the actor climbs: the critics.
         buffer: the :class:`~reprise.rl.ReplayBuffer`.
         steps, updates: taken so far.
 
@@ -160,10 +164,13 @@ class SAC:
         combine: str = "min",
         n_step: int = 1,
         temperature: float | None = None,
+        initial_temperature: float = 1.0,
         target_entropy: float | None = None,
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         layer_norm: bool = False,
+        actor: nn.Module | None = None,
+        critics: nn.Module | None = None,
         buffer: ReplayBuffer | None = None,
         seed: int | None = None,
         device: torch.device | str = "cpu",
@@ -193,10 +200,13 @@ class SAC:
         sizes = observation_size(env.single_observation_space), self.actions.size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = TanhGaussianActor(*sizes, hidden=hidden, activation=activation).to(self.device)
-            shape: dict[str, Any] = {"hidden": hidden, "activation": activation, "layer_norm": layer_norm}
-            self.critics, self.target = (QNetworks(*sizes, n_critics, **shape).to(self.device) for _ in range(2))
-        self.log_temperature = nn.Parameter(torch.tensor([temperature or 1.0], device=self.device).log())
+            shape: dict[str, Any] = {"hidden": hidden, "activation": activation}
+            self.actor = (actor or TanhGaussianActor(*sizes, **shape)).to(self.device)
+            critics = critics or QNetworks(*sizes, n_critics, **shape, layer_norm=layer_norm)
+        self.critics, self.target = critics.to(self.device), copy.deepcopy(critics).to(self.device)
+        self.judges = self.critics
+        first = initial_temperature if temperature is None else temperature
+        self.log_temperature = nn.Parameter(torch.tensor([first], device=self.device).log())
         self.actor_adam = FlatAdam(self.actor.parameters(), learning_rate)
         self.critic_adam = FlatAdam(self.critics.parameters(), learning_rate)
         self.temperature_adam = FlatAdam([self.log_temperature], learning_rate) if temperature is None else None
@@ -231,9 +241,7 @@ class SAC:
         losses: dict[str, Tensor] = {}
         while self.steps - begun < total_steps:
             self.step()
-            while self.owed >= 1:
-                losses = self.update(self.buffer.sample(self.batch_size))
-                self.owed -= 1
+            losses = self.improve() or losses
             done = self.steps - begun
             if done >= total_steps or 50 * done >= (told + 1) * total_steps:
                 told = 50 * done // total_steps
@@ -252,11 +260,8 @@ class SAC:
             self.observation, _ = self.env.reset(seed=self.seed)
             self.seed = None
         N = self.env.num_envs
-        if self.steps < self.learning_starts:
-            action = 2 * torch.rand(N, self.actions.size, generator=self.generator, device=self.device) - 1
-        else:
-            action, _ = self.actor(tensors(self.observation, self.device), self._noise(N))
-        observation, reward, terminated, truncated, infos = self.env.step(self.actions(action.cpu().numpy()))
+        action = self._explore(N) if self.steps < self.learning_starts else self._act(self.observation)
+        action, (observation, reward, terminated, truncated, infos) = self._play(action)
         done = terminated | truncated
         next_observation = observation
         if done.any():
@@ -268,6 +273,32 @@ class SAC:
         self.steps += N
         if self.steps > self.learning_starts and len(self.buffer) >= self.batch_size:
             self.owed += self.utd * min(N, self.steps - self.learning_starts)
+
+    def improve(self) -> dict[str, Tensor]:
+        """Make the updates that are owed: the losses of the last of them, or nothing."""
+        losses: dict[str, Tensor] = {}
+        while self.owed >= 1:
+            losses = self.update(self.buffer.sample(self.batch_size))
+            self.owed -= 1
+        return losses
+
+    def _explore(self, size: int) -> Tensor:
+        """Actions in [-1, 1] before the first update."""
+        return 2 * torch.rand(size, self.actions.size, generator=self.generator, device=self.device) - 1
+
+    def _act(self, observation: Any) -> Tensor:
+        """Samples of the actor."""
+        observation = tensors(observation, self.device)
+        size = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        return self.actor(observation, self._noise(size))[0]
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Any]:
+        """Let the environments step: what the buffer shall hold as the action, and what they say."""
+        return action, self.env.step(self.actions(action.cpu().numpy()))
+
+    def _slow_q(self, observation: Any, action: Tensor) -> Tensor:
+        """Values (n_critics, B) of what the actor would do next."""
+        return self.target(observation, action)
 
     def update(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step of critics, actor and temperature, and of the slow copy.
@@ -282,7 +313,7 @@ class SAC:
         temperature = self.log_temperature.detach().exp()[0]
         with torch.no_grad():
             next_action, next_log_prob = self.actor(batch["next_observation"], self._noise(size))
-            next_q = self._join(self.target(batch["next_observation"], next_action))
+            next_q = self._join(self._slow_q(batch["next_observation"], next_action))
             target = batch["reward"] + batch["discount"] * (next_q - temperature * next_log_prob)
 
         self.critic_adam.zero_grad()
@@ -293,10 +324,10 @@ class SAC:
 
         self.actor_adam.zero_grad()
         action, log_prob = self.actor(observation, self._noise(size))
-        self.critics.requires_grad_(False)  # the actor's gradient goes through them, and leaves none in them
-        actor_loss = (temperature * log_prob - self._join(self.critics(observation, action))).mean()
+        self.judges.requires_grad_(False)  # the actor's gradient goes through them, and leaves none in them
+        actor_loss = (temperature * log_prob - self._join(self.judges(observation, action))).mean()
         actor_loss.backward()
-        self.critics.requires_grad_(True)
+        self.judges.requires_grad_(True)
         self.actor_adam.step()
 
         entropy = -log_prob.detach().mean()
@@ -327,10 +358,9 @@ class SAC:
         Returns:
             (B, ...) as the action space of one environment has it.
         """
-        observation = tensors(observation, self.device)
-        mean, _ = self.actor.parameters_of(observation)
-        action = mean.tanh() if deterministic else self.actor(observation, self._noise(len(mean)))[0]
-        return self.actions(action.cpu().numpy())
+        if not deterministic:
+            return self.actions(self._act(observation).cpu().numpy())
+        return self.actions(self.actor.parameters_of(tensors(observation, self.device))[0].tanh().cpu().numpy())
 
     def _parts(self) -> dict[str, Any]:
         names = ("actor", "critics", "target", "actor_adam", "critic_adam", "temperature_adam")
@@ -338,7 +368,12 @@ class SAC:
 
     def save(self, path: Path | str) -> None:
         """Write ``path.safetensors`` (networks and optimisers) and ``path.json``; the buffer is not kept."""
-        facts = {"algorithm": "SAC", "settings": self.settings, "steps": self.steps, "updates": self.updates}
+        facts = {
+            "algorithm": type(self).__name__,
+            "settings": self.settings,
+            "steps": self.steps,
+            "updates": self.updates,
+        }
         write(path, self._parts(), facts | {"temperature": float(self.log_temperature.detach().exp())})
 
     @classmethod
@@ -348,12 +383,12 @@ class SAC:
         Args:
             path: as given to :meth:`save`.
             env: like the one that was learned in.
-            **changed: settings that shall differ, ``buffer``, ``seed`` and ``device``.
+            **changed: settings that shall differ, ``buffer``, ``seed``, ``device``, and what else was given.
 
         Raises:
             ValueError: the file holds another algorithm, or weights of other shapes.
         """
-        facts = read(path, "SAC")
+        facts = read(path, cls.__name__)
         sac = cls(env, **facts["settings"] | changed)
         load_state(path, sac._parts(), sac.device)
         sac.log_temperature.data.fill_(facts["temperature"]).log_()
