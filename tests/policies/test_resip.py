@@ -62,8 +62,8 @@ def test_density_and_entropy_at_the_mean():
 def test_layers_begin_as_published():
     net = ResidualActorCritic(68, 10)
     assert not net.actor[-1].weight.any() and net.actor[-1].bias is None and net.log_std.tolist() == [-1.0] * 10
-    assert net.critic[-1].weight.norm() == pytest.approx(0.25, rel=1e-5) and net.critic[-1].bias.item() == 0.25
-    assert net.actor[0].weight.std() == pytest.approx(math.sqrt(2 / 68), rel=0.05)
+    assert net.critic[-1].weight.detach().norm() == pytest.approx(0.25, rel=1e-5) and net.critic[-1].bias.item() == 0.25
+    assert net.actor[0].weight.detach().std() == pytest.approx(math.sqrt(2 / 68), rel=0.05)
     assert not net.actor[0].bias.any() and not net.log_std.requires_grad
 
 

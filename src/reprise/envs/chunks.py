@@ -55,9 +55,10 @@ class ChunkedEnv(VectorEnv):
             raise ValueError(f"a chunk has at least one action, not {execute}")
         self.env, self.execute, self.time_limit_ends = env, execute, time_limit_ends
         self.num_envs, self.metadata, self.render_mode = env.num_envs, env.metadata, env.render_mode
-        self.single_observation_space, self.observation_space = env.single_observation_space, env.observation_space
+        self.single_observation_space = env.single_observation_space
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         low, high = (np.broadcast_to(bound, (execute, *space.shape)) for bound in (space.low, space.high))
-        self.single_action_space = Box(low, high, dtype=space.dtype)  # type: ignore[arg-type]
+        self.single_action_space = Box(low, high, dtype=space.dtype)
         self.action_space = batch_space(self.single_action_space, env.num_envs)
         self.played = 0
 

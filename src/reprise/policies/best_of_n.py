@@ -26,6 +26,7 @@ class BestOfN(DSRL):
         env, policy, **settings: as of :class:`~reprise.policies.DSRL`; there is no actor to be learned, so that bound,
             temperature and distillation have no effect.
         proposals: n.
+        target_proposals: how many are drawn for the next action in an update, where they cost most.
 
     Example:
         >>> from reprise.envs import PegInsert
@@ -36,21 +37,25 @@ class BestOfN(DSRL):
         (3, 4, 2)
     """
 
-    def __init__(self, env: VectorEnv, policy: Any, *, proposals: int = 16, **settings: Any) -> None:
-        if proposals < 1:
-            raise ValueError(f"at least one plan is proposed, not {proposals}")
+    def __init__(
+        self, env: VectorEnv, policy: Any, *, proposals: int = 16, target_proposals: int = 4, **settings: Any
+    ) -> None:
+        if min(proposals, target_proposals) < 1:
+            raise ValueError(f"at least one plan is proposed, not {proposals} and {target_proposals}")
         super().__init__(env, policy, **settings)
-        self.settings["proposals"] = self.proposals = proposals
+        self.proposals, self.target_proposals = proposals, target_proposals
+        self.settings |= {"proposals": proposals, "target_proposals": target_proposals}
 
     @torch.no_grad()
-    def propose(self, observation: Any, slow: bool = False) -> tuple[Tensor, Tensor]:
+    def propose(self, observation: Any, n: int, slow: bool = False) -> tuple[Tensor, Tensor]:
         """The best noises (B, noise_size), in units of the bound, and what the critics expect of them (B,).
 
         Args:
             observation: (B, ...) tensor, or a dictionary of such.
+            n: plans that are drawn.
             slow: ask the critics' slow copy.
         """
-        n, state = self.proposals, flatten(observation)
+        state = flatten(observation)
         noise = self._noise(len(state) * n)
         chunks = self.planner(_repeat(observation, n), noise)
         critics = self.target if slow else self.critics
@@ -60,7 +65,7 @@ class BestOfN(DSRL):
         return noise.view(len(state), n, -1)[rows, best] / self.noise_bound, values[rows, best]
 
     def _act(self, observation: Any) -> Tensor:
-        return self.propose(tensors(observation, self.device))[0]
+        return self.propose(tensors(observation, self.device), self.proposals)[0]
 
     def act(self, observation: Any, deterministic: bool = False) -> np.ndarray:
         """(B, execute, A) the best of n plans; always drawn anew."""
@@ -68,7 +73,8 @@ class BestOfN(DSRL):
 
     def update(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step of the critics towards the best of n plans, and of their slow copy."""
-        target = batch["reward"] + batch["discount"] * self.propose(batch["next_observation"], slow=True)[1]
+        best = self.propose(batch["next_observation"], self.target_proposals, slow=True)[1]
+        target = batch["reward"] + batch["discount"] * best
         self.critic_adam.zero_grad()
         q = self.critics(batch["observation"], batch["action"])
         loss = 0.5 * (q - target).square().mean(1).sum()

@@ -27,6 +27,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from reprise.envs.chunks import ChunkedEnv
+from reprise.nn.stacked import StackedLinear
 from reprise.rl.files import load_state, read, write
 from reprise.rl.sac import SAC, QNetworks, TanhGaussianActor
 from reprise.rl.vector import Actions, check_vector_env, flatten, observation_size, take, tensors
@@ -302,7 +303,7 @@ class SteeredPolicy:
 
     def save(self, path: Path | str) -> None:
         """Write the actor as ``path.safetensors`` and its sizes as ``path.json``; the policy is not written."""
-        layers = [layer for layer in self.actor.body.layers if layer.__class__.__name__ == "StackedLinear"]
+        layers = [layer for layer in self.actor.body.layers if isinstance(layer, StackedLinear)]
         facts = {
             "algorithm": "SteeredPolicy", "noise_shape": self.noise_shape, "noise_bound": self.noise_bound,
             "deterministic": self.deterministic, "widths": [layer.weight.shape[1] for layer in layers],
@@ -327,7 +328,7 @@ class FrozenPlanner:
     ) -> None:
         self.policy, self.plan, self.device = policy, _as_plan(policy), torch.device(device)
         self.actions = Actions(env.single_action_space, normalize=True)
-        self.shape = env.single_action_space.shape  # (execute, A)
+        self.shape = (env.execute, *env.env.single_action_space.shape)  # type: ignore[misc]
         self.noise_shape = tuple(self.shape if noise_shape is None else noise_shape)
         self.noise_size = math.prod(self.noise_shape)
         self.middle = torch.as_tensor(self.actions.middle, dtype=torch.float32, device=self.device)

@@ -190,11 +190,10 @@ class ResidualPolicy:
     def load(cls, path: Path | str, base: Any, device: torch.device | str = "cpu") -> ResidualPolicy:
         """Read what :meth:`save` wrote, for the same frozen policy."""
         settings = read(path, "ResidualPolicy")["settings"]
-        plain = {  # of the right sizes; the stored scales follow
-            f"{name}_normalizer": Normalizer(torch.zeros(size), torch.ones(size))
-            for name, size in (("observation", settings["obs_dim"]), ("action", settings["action_dim"]))
-        }
-        policy = cls(base, **settings, **plain)
+        observations, actions = (
+            Normalizer(torch.zeros(size), torch.ones(size)) for size in (settings["obs_dim"], settings["action_dim"])
+        )  # of the right sizes; the stored scales follow
+        policy = cls(base, **settings, observation_normalizer=observations, action_normalizer=actions)
         for part in policy._parts().values():
             part.to(device)
         load_state(path, policy._parts(), torch.device(device))
@@ -258,7 +257,7 @@ class ResidualEnv(VectorEnv):
         self.env, self.policy, self.num_envs, self.metadata = env, policy, env.num_envs, env.metadata
         self.scaling = RewardScaling() if scale_rewards else None
         self.single_observation_space = Box(-np.inf, np.inf, (sum(sizes),), np.float32)
-        self.single_action_space = Box(-np.inf, np.inf, sizes[1:], np.float32)
+        self.single_action_space = Box(-100.0, 100.0, sizes[1:], np.float32)  # standard deviations are below 1
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self.action_space = batch_space(self.single_action_space, env.num_envs)
         self.base_action = np.zeros((env.num_envs, sizes[1]), np.float32)

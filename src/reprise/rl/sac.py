@@ -126,7 +126,7 @@ class SAC:
         initial_temperature: where learning it begins.
         target_entropy: nats; None is minus the number of action dimensions.
         hidden, activation, layer_norm: of actor and critics; the norm is the critics' alone.
-        actor, critics: other modules instead, called as :class:`TanhGaussianActor` and :class:`QNetworks`.
+        actor, critics: other networks instead.
         buffer: filled elsewhere, to learn from, too.
         seed: of weights, noise, samples and the first reset; None takes one from PyTorch's global generator.
         device: of networks and buffer.
@@ -169,8 +169,8 @@ class SAC:
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         layer_norm: bool = False,
-        actor: nn.Module | None = None,
-        critics: nn.Module | None = None,
+        actor: TanhGaussianActor | None = None,
+        critics: QNetworks | None = None,
         buffer: ReplayBuffer | None = None,
         seed: int | None = None,
         device: torch.device | str = "cpu",
