@@ -1,5 +1,6 @@
 from . import bags as bags, episodes as episodes, images as images, prices as prices, processes as processes
 from .bags import Bags as Bags, bit_pattern_bags as bit_pattern_bags, digit_bags as digit_bags
+from .crops import center_crop as center_crop, random_crop as random_crop, random_shift as random_shift
 from .episodes import Episodes as Episodes
 from .images import ImageData as ImageData, Images as Images
 from .lerobot import read_lerobot as read_lerobot, write_lerobot as write_lerobot

@@ -11,7 +11,7 @@ import numpy as np
 
 from reprise.files import written_whole
 
-__all__ = ["record", "write_video"]
+__all__ = ["record", "side_by_side", "write_video"]
 
 
 def record(
@@ -51,11 +51,11 @@ def record(
     observation, _ = env.reset(seed=seed)
     if policy is None:
         env.action_space.seed(seed)
-    frames = [_side_by_side(env.render(), columns)]
+    frames = [side_by_side(env.render(), columns)]
     for _ in range(steps):
         action = env.action_space.sample() if policy is None else policy(observation)
         observation, _, terminated, truncated, _ = env.step(action)
-        frames.append(_side_by_side(env.render(), columns))
+        frames.append(side_by_side(env.render(), columns))
         if single and (terminated or truncated):
             break
     return np.stack(frames)
@@ -118,7 +118,8 @@ def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
     writer.close()
 
 
-def _side_by_side(pictures: Any, columns: int) -> np.ndarray:
+def side_by_side(pictures: Any, columns: int) -> np.ndarray:
+    """Pictures (H, W, 3) of environments in rows of ``columns``, as one picture; a single one as it is."""
     if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
         return pictures
     rows = [list(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]

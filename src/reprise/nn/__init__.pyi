@@ -7,6 +7,7 @@ from .densenet import DenseNet as DenseNet, densenet as densenet
 from .diffusion_mlp import DiffusionMLP as DiffusionMLP
 from .diffusion_transformer import DiffusionTransformer as DiffusionTransformer
 from .drop_path import DropPath as DropPath, drop_path_rates as drop_path_rates
+from .film import FiLM as FiLM
 from .hooks import capture as capture, evaluating as evaluating, find_layer as find_layer, unwrap as unwrap
 from .hopfield import (
     AssociativeMemory as AssociativeMemory,
@@ -74,6 +75,7 @@ from .spartan import (
     SpaRTANBlock as SpaRTANBlock,
     WaveModulation as WaveModulation,
 )
+from .spatial_softmax import SpatialSoftmax as SpatialSoftmax
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
 from .stacked import StackedLinear as StackedLinear, StackedMLP as StackedMLP
 from .step_embedding import SinusoidalEmbedding as SinusoidalEmbedding

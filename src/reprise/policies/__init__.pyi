@@ -5,7 +5,8 @@ from .chunking import ChunkedPolicy as ChunkedPolicy
 from .demonstrations import Demonstrations as Demonstrations
 from .diffusion_policy import DiffusionPolicy as DiffusionPolicy, sampled_contexts as sampled_contexts
 from .dsrl import DSRL as DSRL, SteeredPolicy as SteeredPolicy
-from .encoders import ObservationEncoder as ObservationEncoder
+from .encoders import ObservationEncoder as ObservationEncoder, PictureEncoder as PictureEncoder
+from .evaluate import Evaluation as Evaluation, evaluate as evaluate
 from .imitation import ImitationPolicy as ImitationPolicy, masked_mean as masked_mean
 from .observations import Shapes as Shapes
 from .resip import (

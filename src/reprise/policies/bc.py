@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class BC(ImitationPolicy):
     Args:
         horizon: H, actions in a chunk.
         width, blocks, dropout: of the :class:`~reprise.nn.ResidualMLP`.
+        encoder: arguments of the :class:`~reprise.policies.ObservationEncoder`, for pictures.
         **options: of :class:`~reprise.policies.ImitationPolicy`.
 
     Source: Pomerleau, ALVINN, NeurIPS 1988; network as in Ankile et al., arXiv 2407.16677; goals: Lynch et al.,
@@ -41,14 +43,21 @@ class BC(ImitationPolicy):
     noisy = False
 
     def __init__(
-        self, *, horizon: int = 8, width: int = 1024, blocks: int = 5, dropout: float = 0.1, **options: Any
+        self,
+        *,
+        horizon: int = 8,
+        width: int = 1024,
+        blocks: int = 5,
+        dropout: float = 0.1,
+        encoder: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(horizon=horizon, **options)
-        self.width, self.blocks, self.dropout = width, blocks, dropout
+        self.width, self.blocks, self.dropout, self.encoder = width, blocks, dropout, dict(encoder or {})
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Encoder and perceptron."""
-        encoder = ObservationEncoder(shapes, self.history)
+        encoder = ObservationEncoder(shapes, self.history, **self.encoder)
         outputs = self.horizon * shapes.action
         mlp = ResidualMLP(encoder.size, outputs, width=self.width, blocks=self.blocks, dropout=self.dropout)
         return nn.Sequential(encoder, mlp)

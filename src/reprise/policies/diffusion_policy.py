@@ -47,6 +47,7 @@ class DiffusionPolicy(ImitationPolicy):
         network: "unet" (:class:`~reprise.nn.ConditionalUNet1D`), "transformer"
             (:class:`~reprise.nn.DiffusionTransformer`) or "mlp" (:class:`~reprise.nn.DiffusionMLP`).
         network_options: arguments of the network that do not follow from the data, say ``{"down_dims": (64, 128)}``.
+        encoder: arguments of the :class:`~reprise.policies.ObservationEncoder`, for pictures.
         horizon, history, first_action, pad_end: see :class:`~reprise.policies.ImitationPolicy`. first_action None
             begins beside the first observation.
         train_steps, betas, prediction: of the :class:`~reprise.diffusion.ForwardProcess`.
@@ -85,6 +86,7 @@ class DiffusionPolicy(ImitationPolicy):
         *,
         network: str = "unet",
         network_options: Mapping[str, Any] | None = None,
+        encoder: Mapping[str, Any] | None = None,
         horizon: int = 16,
         history: int = 2,
         first_action: int | None = None,
@@ -106,7 +108,7 @@ class DiffusionPolicy(ImitationPolicy):
             raise ValueError(f"unknown network {network!r}; there are {', '.join(map(repr, TRAINING))}")
         if warm_start is not None and not 0 < warm_start <= horizon:
             raise ValueError(f"of a chunk of {horizon} actions 1 to {horizon} are executed, not {warm_start}")
-        self.network, self.network_options = network, dict(network_options or {})
+        self.network, self.network_options, self.encoder = network, dict(network_options or {}), dict(encoder or {})
         self.training_defaults = TRAINING[network]
         self.process = ForwardProcess(betas, train_steps, prediction=prediction)
         self.clip, self.recompute_epsilon, self.mask_padding = clip, recompute_epsilon, mask_padding
@@ -124,7 +126,7 @@ class DiffusionPolicy(ImitationPolicy):
 
     def build(self, shapes: Shapes) -> nn.ModuleDict:
         """Encoder and network."""
-        encoder = ObservationEncoder(shapes, self.history, per_step=self.network == "transformer")
+        encoder = ObservationEncoder(shapes, self.history, per_step=self.network == "transformer", **self.encoder)
         net: nn.Module
         if self.network == "unet":
             net = ConditionalUNet1D(shapes.action, encoder.size, **self.network_options)

@@ -105,6 +105,7 @@ def tensor_of(value: Any, name: str, shape: Shape, device: torch.device) -> Tens
         if tensor.shape[1:] == (3, *shape[:2]) and tensor.ndim == 4:
             tensor = tensor.movedim(1, -1)
         if tensor.is_floating_point():
+            _check_finite(tensor, name)
             tensor = (tensor * 255).round().clamp(0, 255).to(torch.uint8)
     elif not tensor.is_floating_point() or tensor.dtype == torch.float64:
         tensor = tensor.float()
@@ -113,10 +114,15 @@ def tensor_of(value: Any, name: str, shape: Shape, device: torch.device) -> Tens
             f"{name} must be a batch {('B', *shape)}".replace("'", "") + f", not {tuple(tensor.shape)}"
             + ("; a single observation is a batch of one: observation[None]" if tensor.shape == shape else "")
         )  # fmt: skip
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    if tensor.is_floating_point():
+        _check_finite(tensor, name)
+    return tensor
+
+
+def _check_finite(tensor: Tensor, name: str) -> None:
+    if not bool(tensor.isfinite().all()):
         row = int(tensor.isfinite().flatten(1).all(1).int().argmin())
         raise ValueError(f"{name} of environment {row} is not finite")
-    return tensor
 
 
 def count_of(observation: Any) -> int:
