@@ -1,5 +1,13 @@
 from . import maniskill as maniskill, tabletop as tabletop
 from .chunks import ChunkedEnv as ChunkedEnv
+from .block_push import (
+    BLOCK_ENTRIES as BLOCK_ENTRIES,
+    BlockPush as BlockPush,
+    BlockPushExpert as BlockPushExpert,
+    block_push_demonstrations as block_push_demonstrations,
+    block_push_goals as block_push_goals,
+    block_push_pairs as block_push_pairs,
+)
 from .fisheries import Fishery as Fishery, FisheryEnv as FisheryEnv, FisheryVectorEnv as FisheryVectorEnv
 from .mujoco_world import MujocoWorld as MujocoWorld
 from .peg import (

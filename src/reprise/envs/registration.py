@@ -14,6 +14,7 @@ MANISKILL = "reprise.envs.maniskill.env:ManiSkillWorld"
 WORLDS: dict[str, dict[str, Any]] = {
     "AssemblingKits-v0": {"world": MANISKILL, "family": "AssemblingKits"},
     "AvoidObstacles-v0": {"world": MANISKILL, "family": "AvoidObstacles"},
+    "BlockPush-v0": {"world": "reprise.envs.block_push:BlockPush"},
     "OpenCabinetDoor-v0": {"world": MANISKILL, "family": "OpenCabinetDoor"},
     "OpenCabinetDrawer-v0": {"world": MANISKILL, "family": "OpenCabinetDrawer"},
     "PegInsert-v0": {"world": "reprise.envs.peg:PegInsert"},

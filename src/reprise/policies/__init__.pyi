@@ -1,6 +1,14 @@
 from .bc import BC as BC
 from .best_of_n import BestOfN as BestOfN
 from .chunk_ppo import GaussianChunks as GaussianChunks, fit_chunks as fit_chunks
+from .beso import (
+    BESOPolicy as BESOPolicy,
+    BESOSampling as BESOSampling,
+    CBeTPolicy as CBeTPolicy,
+    GCBCPolicy as GCBCPolicy,
+    GoalGPT as GoalGPT,
+    ScoreGPT as ScoreGPT,
+)
 from .chunking import ChunkedPolicy as ChunkedPolicy
 from .demonstrations import Demonstrations as Demonstrations
 from .diffusion_policy import DiffusionPolicy as DiffusionPolicy, sampled_contexts as sampled_contexts

@@ -1,0 +1,306 @@
+"""What BESO and its baselines share: windows of scaled states and actions, training, and a history per environment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reprise.data.episodes import Episodes
+from reprise.data.hindsight import HindsightWindows
+from reprise.data.normalize import Normalizer
+from reprise.rl.files import load_state, read, write
+from reprise.training.fit import Diverged
+from reprise.training.flat_adam import FlatAdam
+
+__all__ = ["HistoryPolicy"]
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+class HistoryPolicy:
+    """A goal-conditioned policy that sees the last states and its own last actions; one action per observation.
+
+    Subclasses give the network (:meth:`make_network`), the loss of a batch of windows and the prediction.
+
+    Args:
+        window: k, states that the policy sees; at the start of an episode there are fewer.
+        goal_len: G, consecutive states in a goal.
+        goal_entries: numbers of the state that a goal tells; the others are 0. None tells all.
+        observations: names of the observations that make up the state, put one after the other.
+        scale: standardise states and bring actions to [-1, 1]; False leaves both as they are.
+        device: where the network is.
+        **network: further sizes of the network: embed_dim, n_layers, n_heads, attn_drop, resid_drop, ...
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 5,
+        goal_len: int = 1,
+        goal_entries: Sequence[int] | None = None,
+        observations: Sequence[str] = ("state",),
+        scale: bool = True,
+        device: str | torch.device = "cpu",
+        **network: Any,
+    ) -> None:
+        self.window, self.goal_len, self.scale = window, goal_len, scale
+        self.goal_entries = None if goal_entries is None else list(goal_entries)
+        self.observations, self.device = list(observations), torch.device(device)
+        self.network = network | {"window": window, "goal_len": goal_len}
+        self.module = nn.Module()  # empty until built
+        self._length: Tensor | None = None
+
+    def make_network(self, obs_dim: int, action_dim: int) -> nn.Module:
+        raise NotImplementedError
+
+    def loss(self, states: Tensor, actions: Tensor, goals: Tensor) -> Tensor:
+        """Of a batch of scaled windows: (B, k, obs_dim), (B, k, action_dim) and (B, G, obs_dim)."""
+        raise NotImplementedError
+
+    def predict(self, states: Tensor, past: Tensor, goals: Tensor | None, last: Tensor) -> Tensor:
+        """The scaled action for the state at (B,) ``last`` of (B, t, obs_dim) states; beyond it anything may stand.
+
+        ``past`` (B, t, action_dim) has the actions taken at the states before.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """What the policy was made with, as JSON can hold it."""
+        names = ("goal_entries", "observations", "scale")
+        return {name: getattr(self, name) for name in names} | self.network
+
+    def build(self, obs_dim: int, action_dim: int) -> Self:
+        """Make the network for states and actions of these sizes; :meth:`fit` does so by itself."""
+        entries = self.goal_entries
+        if entries is not None and not all(0 <= entry < obs_dim for entry in entries):
+            raise ValueError(f"goal_entries are numbers of the {obs_dim} entries of a state, unlike {entries}")
+        self.module = nn.Module()
+        self.module.net = self.make_network(obs_dim, action_dim)
+        self.module.states = Normalizer(torch.zeros(obs_dim), torch.ones(obs_dim))
+        self.module.actions = Normalizer(torch.zeros(action_dim), torch.ones(action_dim))
+        self.module.register_buffer("bounds", torch.tensor([[-math.inf], [math.inf]]).repeat(1, action_dim))
+        told = torch.zeros(obs_dim)
+        told[list(range(obs_dim)) if entries is None else entries] = 1.0
+        self.module.register_buffer("told", told, persistent=False)
+        self.module.to(self.device).eval()
+        self.reset()
+        return self
+
+    @property
+    def net(self) -> nn.Module:
+        """The network.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        if not hasattr(self.module, "net"):
+            raise RuntimeError(f"this {type(self).__name__} has learned nothing yet; call fit, or load, first")
+        return self.module.net
+
+    def fit(
+        self,
+        episodes: Episodes,
+        *,
+        steps: int = 60_000,
+        batch_size: int = 1024,
+        learning_rate: float = 1e-4,
+        schedule: str = "step",
+        weight_decay: float = 0.0,
+        ema: float = 0.999,
+        on_step: OnStep | None = None,
+    ) -> Self:
+        """Learn from windows of the episodes, with goals from later in the same episode, drawn anew each time.
+
+        The weights that act afterwards are a moving average of those trained, with decay min(ema, (1 + n) / (10 + n))
+        at step n. The defaults are those published for Block-Push. Chance comes from PyTorch's global generator.
+
+        Args:
+            episodes: demonstrations or play, at least one of them as long as a window.
+            steps: optimiser steps.
+            batch_size: windows per step.
+            learning_rate: of Adam, at the start.
+            schedule: "step" multiplies it by 0.99 every 100 steps, as published; "cosine" takes it to zero.
+            weight_decay: decoupled, as in AdamW.
+            ema: largest decay of the moving average.
+            on_step: called about fifty times with (step, steps in all, {"loss": mean since the last call}).
+
+        Raises:
+            ValueError: episodes that are too short, or of other sizes than before; a missing observation; settings.
+            reprise.training.Diverged: a loss or a weight is not finite; says where.
+        """
+        if schedule not in ("step", "cosine"):
+            raise ValueError(f'schedule is "step" or "cosine", not {schedule!r}')
+        if min(steps, batch_size) < 1 or not 0 <= ema < 1:
+            raise ValueError(
+                f"steps and batch_size are at least 1 and ema in [0, 1), not {steps}, {batch_size} and {ema}"
+            )
+        windows = HindsightWindows(episodes, self.window, self.goal_len)
+        states, actions = self._scaled(episodes)
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        net = self.net.train()
+        adam = FlatAdam(net.parameters(), learning_rate)
+        average, recent, every = adam.vector.clone(), list[float](), max(1, steps // 50)
+        told = self.module.told
+        for step in range(steps):
+            rows = windows.rows(rng.integers(len(windows), size=batch_size), rng)
+            window, goal = (torch.from_numpy(part).to(self.device) for part in (rows.window, rows.goal))
+            goals = states[goal] * told
+            goals[torch.from_numpy(rows.missing)] = 0.0
+            adam.learning_rate = learning_rate * _factor(schedule, step, steps)
+            adam.zero_grad()
+            value = self.loss(states[window], actions[window], goals)
+            value.backward()
+            recent.append(float(value.detach()))
+            if not math.isfinite(recent[-1]):
+                raise Diverged(f"training diverged at step {step + 1} of {steps}; lower the learning rate")
+            if weight_decay:
+                adam.vector.mul_(1 - adam.learning_rate * weight_decay)
+            adam.step()
+            average.lerp_(adam.vector, 1 - min(ema, (1 + step) / (10 + step)))
+            if (step + 1) % every == 0 or step + 1 == steps:
+                if on_step is not None:
+                    on_step(step + 1, steps, {"loss": sum(recent) / len(recent)})
+                recent.clear()
+        if not bool(average.isfinite().all()):
+            raise Diverged(f"training diverged in the last of {steps} steps; lower the learning rate")
+        adam.vector.copy_(average)
+        net.eval()
+        self.reset()
+        return self
+
+    def reset(self, mask: Any = None) -> None:
+        """Forget the history of all environments, or of those where the (B,) mask is True."""
+        if mask is None:
+            self._length = None
+        elif self._length is not None:
+            self._length = self._length.masked_fill(torch.as_tensor(mask, device=self.device), 0)
+
+    @torch.inference_mode()
+    def act(self, observation: Any, goal: Any = None) -> Any:
+        """One action for each environment, from what it has seen since its last :meth:`reset`.
+
+        Args:
+            observation: (B, obs_dim), or a dictionary that has the observations by their names, with or without
+                "observation." before them, and perhaps "goal".
+            goal: (B, obs_dim), or (B, G, obs_dim), in the units of the states.
+
+        Returns:
+            (B, action_dim) in the units of the demonstrations; an array for arrays, a tensor for tensors.
+
+        Raises:
+            RuntimeError: nothing has been learned.
+            ValueError: shapes, values that are not finite, another number of environments than before.
+        """
+        _, module = self.net, self.module
+        if isinstance(observation, Mapping):
+            goal = observation.get("goal") if goal is None else goal
+            observation = self._joined(observation)
+        arrays = isinstance(observation, np.ndarray)
+        state = self._checked(observation, "observation", 2)
+        if goal is not None:
+            goal = self._checked(goal, "goal", 3 if np.ndim(goal) == 3 else 2)
+            goal = goal[:, None].expand(-1, self.goal_len, -1) if goal.ndim == 2 else goal
+            if goal.shape[:2] != (len(state), self.goal_len):
+                raise ValueError(f"goals are {(len(state), self.goal_len, state.shape[1])}, not {tuple(goal.shape)}")
+            goal = module.states(goal) * module.told
+        last = self._remember(module.states(state))
+        t, rows = int(last.max()) + 1, torch.arange(len(state), device=self.device)
+        action = self.predict(self._states[:, :t], self._actions[:, :t], goal, last)
+        action = action.clamp(*module.bounds)
+        self._actions[rows, last] = action
+        action = module.actions.inverse(action)
+        return action.cpu().numpy() if arrays else action
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``policy.safetensors`` (weights and scales) and ``policy.json`` (settings) into a folder."""
+        _ = self.net
+        sizes = {"obs_dim": len(self.module.states.offset), "action_dim": len(self.module.actions.offset)}
+        facts = {"algorithm": type(self).__name__, "settings": self.settings(), **sizes}
+        write(Path(folder) / "policy", {"policy": self.module}, facts)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str | torch.device = "cpu") -> Self:
+        """The policy that :meth:`save` wrote.
+
+        Raises:
+            ValueError: the folder holds another policy.
+        """
+        path = Path(folder) / "policy"
+        facts = read(path, cls.__name__)
+        policy = cls(**facts["settings"], device=device).build(facts["obs_dim"], facts["action_dim"])
+        load_state(path, {"policy": policy.module}, policy.device)
+        return policy
+
+    def prepare(self, actions: Tensor) -> None:
+        """Called once with all (T, action_dim) scaled actions, before training."""
+
+    def _scaled(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """All states and actions; the scales are set by the first episodes that are learned from."""
+        states = torch.from_numpy(self._joined(episodes.observations)).to(self.device)
+        actions = torch.from_numpy(np.asarray(episodes.actions, np.float32)).to(self.device)
+        if hasattr(self.module, "net"):
+            sizes = len(self.module.states.offset), len(self.module.actions.offset)
+            if sizes != (states.shape[1], actions.shape[1]):
+                raise ValueError(
+                    f"this policy was built for states and actions of {sizes} numbers; these episodes have "
+                    f"{(states.shape[1], actions.shape[1])}"
+                )
+        else:
+            self.build(states.shape[1], actions.shape[1])
+        module = self.module
+        if self.scale:
+            module.states.load_state_dict(Normalizer.standard(states).state_dict())
+            module.actions.load_state_dict(Normalizer.min_max(actions).state_dict())
+        states, actions = module.states(states), module.actions(actions)
+        low, high = actions.amin(0), actions.amax(0)
+        module.bounds.copy_(torch.stack([low - 0.1 * low.abs(), high + 0.1 * high.abs()]))
+        self.prepare(actions)
+        return states, actions
+
+    def _joined(self, observations: Mapping[str, Any]) -> Any:
+        """(B, obs_dim) float32 out of named observations."""
+        parts = []
+        for name in self.observations:
+            found = observations.get(name, observations.get(f"observation.{name}"))
+            if found is None:
+                raise ValueError(f"there is no observation {name!r}; there are {', '.join(observations)}")
+            parts.append(found)
+        if isinstance(parts[0], Tensor):
+            return torch.cat([part.flatten(1).float() for part in parts], 1)
+        return np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], 1)
+
+    def _checked(self, value: Any, name: str, axes: int) -> Tensor:
+        tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+        width = len(self.module.states.offset)
+        if tensor.ndim != axes or tensor.shape[-1] != width:
+            raise ValueError(f"the {name} is (B, {width}) for this policy, not {tuple(tensor.shape)}")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"the {name} is not finite")
+        return tensor
+
+    def _remember(self, state: Tensor) -> Tensor:
+        """Append a state to the history of each environment; the number of its place, (B,)."""
+        count = len(state)
+        if self._length is None:
+            self._states = state.new_zeros(count, self.window, state.shape[1])
+            self._actions = state.new_zeros(count, self.window, len(self.module.actions.offset))
+            self._length = torch.zeros(count, dtype=torch.long, device=self.device)
+        if len(self._length) != count:
+            raise ValueError(f"{len(self._length)} environments have acted before, now {count}; call reset first")
+        full = (self._length == self.window)[:, None, None]
+        for history in (self._states, self._actions):
+            history.copy_(torch.where(full, history.roll(-1, 1), history))
+        last = self._length.clamp(max=self.window - 1)
+        self._states[torch.arange(count, device=self.device), last] = state
+        self._length = last + 1
+        return last
+
+
+def _factor(schedule: str, step: int, steps: int) -> float:
+    return 0.99 ** (step // 100) if schedule == "step" else 0.5 * (1 + math.cos(math.pi * step / steps))
