@@ -1,6 +1,6 @@
 """Two blocks, two targets and a point effector on a board: which block goes where, and first, is up to the goal.
 
-The board is the unit square, seen from above. The effector carries blocks (a block that it comes near sticks to it and
+The board is the unit square, seen from above. The effector carries blocks (a block that it comes near jumps to it and
 is let go inside a target) or pushes them (discs that give way along the line of contact, without friction). The
 scripted expert draws pairing, order and the curves of its way at random, so that its demonstrations have four modes; a
 goal tells the pairing, never the order.
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 SPEED = 0.042  # largest step of the effector in either direction
-CATCH = 0.06  # a carried block sticks from this distance on
+CATCH = 0.06  # a block jumps to the effector from this distance
 TARGET = 0.05  # a block this near to a target is in it
 RADIUS = 0.05  # of a block that is pushed
 TIP = 0.02  # of the effector that pushes
@@ -57,8 +57,8 @@ class BlockPush(VectorWorld):
 
     Args:
         num_envs: how many environments.
-        transport: "carry" or "push". A carried block sticks when the free effector is within 0.06 of it, and stays in
-            the first free target that it comes into. A pushed one can be pushed on.
+        transport: "carry" or "push". A block that the free effector comes within 0.06 of jumps to it and is carried,
+            until it comes into a free target, where it stays. A pushed block can be pushed on.
         max_episode_steps: when an episode is truncated.
         **options: of :class:`~reprise.envs.VectorWorld`.
 
@@ -84,13 +84,13 @@ class BlockPush(VectorWorld):
         self.blocks = np.zeros((num_envs, 2, 2))
         self.targets = np.zeros((num_envs, 2, 2))
         self.pairs = np.zeros((num_envs, 2, 2), bool)  # by block and target: was in it
-        self.carried = np.full(num_envs, -1)  # the block that sticks to the effector
+        self.carried = np.full(num_envs, -1)  # the block at the effector, -1 for none
 
     def reset_world(self, indices: np.ndarray, options: Mapping[str, Any]) -> Info:
-        """Effector below, blocks in the middle, targets above; which block or target is left is random."""
+        """The effector anywhere, blocks in the middle, targets above; which block or target is left is random."""
         for i in indices.tolist():
             rng = self.rngs[i]
-            self.effector[i] = rng.uniform((0.4, 0.05), (0.6, 0.15))
+            self.effector[i] = rng.uniform(0.05, 0.95, 2)
             places = rng.uniform(((0.15, 0.3), (0.6, 0.3)), ((0.4, 0.5), (0.85, 0.5)))
             self.blocks[i] = places[:: rng.choice((-1, 1))]
             self.targets[i] = PLACES[:: rng.choice((-1, 1))] + rng.uniform(-JITTER, JITTER, (2, 2))
@@ -144,6 +144,7 @@ class BlockPush(VectorWorld):
         nearest = away.argmin(1)
         caught = (self.carried < 0) & (away[everyone, nearest] < CATCH)
         self.carried[caught] = nearest[caught]
+        self.blocks[caught, nearest[caught]] = self.effector[caught]
         released = (self.carried >= 0) & self._inside()[everyone, self.carried].any(1)
         self.carried[released] = -1
 
