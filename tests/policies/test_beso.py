@@ -381,7 +381,7 @@ def nan_play():
         (lambda: taught().act(np.zeros((1, 4))), ValueError, "a goal is missing"),
         (lambda: taught(GCBCPolicy).act(np.zeros((1, 4))), ValueError, "a goal is missing"),
         (lambda: acted(taught(), 2.0, np.zeros((6, 4))), ValueError, "train with drop_condition"),
-        (lambda: taught().act(np.zeros((1, 5)), goal=np.zeros((1, 5))), ValueError, r"observation is \(B, 4\)"),
+        (lambda: taught().act(np.zeros((1, 5)), goal=np.zeros((1, 5))), ValueError, "observation must be a batch"),
         (lambda: taught().act(np.full((1, 4), np.nan), goal=np.zeros((1, 4))), ValueError, "not finite"),
         (
             lambda: taught().act({"image": np.zeros((1, 4))}, goal=np.zeros((1, 4))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from reprise.data.episodes import Episodes
 from reprise.data.hindsight import HindsightWindows
 from reprise.data.normalize import Normalizer
+from reprise.policies.observations import checked_mask, named, tensor_of
 from reprise.rl.files import load_state, read, write
-from reprise.training.fit import Diverged
+from reprise.training.fit import Diverged, OnStep
 from reprise.training.flat_adam import FlatAdam
 
 __all__ = ["HistoryPolicy"]
-
-OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 class HistoryPolicy:
@@ -179,7 +178,8 @@ class HistoryPolicy:
         if mask is None:
             self._length = None
         elif self._length is not None:
-            self._length = self._length.masked_fill(torch.as_tensor(mask, device=self.device), 0)
+            chosen = torch.from_numpy(checked_mask(mask, len(self._length)))
+            self._length = self._length.masked_fill(chosen.to(self.device), 0)
 
     @torch.inference_mode()
     def act(self, observation: Any, goal: Any = None) -> Any:
@@ -198,16 +198,15 @@ class HistoryPolicy:
             ValueError: shapes, values that are not finite, another number of environments than before.
         """
         _, module = self.net, self.module
-        if isinstance(observation, Mapping):
-            goal = observation.get("goal") if goal is None else goal
-            observation = self._joined(observation)
-        arrays = isinstance(observation, np.ndarray)
-        state = self._checked(observation, "observation", 2)
+        parts = named(observation, self.observations)
+        goal = parts.get("goal") if goal is None else goal
+        state, arrays = self._joined(parts), not isinstance(parts[self.observations[0]], Tensor)
         if goal is not None:
-            goal = self._checked(goal, "goal", 3 if np.ndim(goal) == 3 else 2)
-            goal = goal[:, None].expand(-1, self.goal_len, -1) if goal.ndim == 2 else goal
-            if goal.shape[:2] != (len(state), self.goal_len):
-                raise ValueError(f"goals are {(len(state), self.goal_len, state.shape[1])}, not {tuple(goal.shape)}")
+            many = np.ndim(goal) == 3
+            goal = tensor_of(goal, "goal", (self.goal_len, state.shape[1])[1 - many :], self.device)
+            if len(goal) != len(state):
+                raise ValueError(f"{len(state)} observations take as many goals, not {len(goal)}")
+            goal = goal if many else goal[:, None].expand(-1, self.goal_len, -1)
             goal = module.states(goal) * module.told
         last = self._remember(module.states(state))
         t, rows = int(last.max()) + 1, torch.arange(len(state), device=self.device)
@@ -242,15 +241,11 @@ class HistoryPolicy:
 
     def _scaled(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """All states and actions; the scales are set by the first episodes that are learned from."""
-        states = torch.from_numpy(self._joined(episodes.observations)).to(self.device)
+        states = self._joined(episodes.observations)
         actions = torch.from_numpy(np.asarray(episodes.actions, np.float32)).to(self.device)
         if hasattr(self.module, "net"):
-            sizes = len(self.module.states.offset), len(self.module.actions.offset)
-            if sizes != (states.shape[1], actions.shape[1]):
-                raise ValueError(
-                    f"this policy was built for states and actions of {sizes} numbers; these episodes have "
-                    f"{(states.shape[1], actions.shape[1])}"
-                )
+            if actions.shape[1] != (size := len(self.module.actions.offset)):
+                raise ValueError(f"this policy was built for actions of {size} numbers, not {actions.shape[1]}")
         else:
             self.build(states.shape[1], actions.shape[1])
         module = self.module
@@ -263,26 +258,14 @@ class HistoryPolicy:
         self.prepare(actions)
         return states, actions
 
-    def _joined(self, observations: Mapping[str, Any]) -> Any:
-        """(B, obs_dim) float32 out of named observations."""
-        parts = []
-        for name in self.observations:
-            found = observations.get(name, observations.get(f"observation.{name}"))
-            if found is None:
-                raise ValueError(f"there is no observation {name!r}; there are {', '.join(observations)}")
-            parts.append(found)
-        if isinstance(parts[0], Tensor):
-            return torch.cat([part.flatten(1).float() for part in parts], 1)
-        return np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], 1)
-
-    def _checked(self, value: Any, name: str, axes: int) -> Tensor:
-        tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-        width = len(self.module.states.offset)
-        if tensor.ndim != axes or tensor.shape[-1] != width:
-            raise ValueError(f"the {name} is (B, {width}) for this policy, not {tuple(tensor.shape)}")
-        if not bool(tensor.isfinite().all()):
-            raise ValueError(f"the {name} is not finite")
-        return tensor
+    def _joined(self, observations: Mapping[str, Any]) -> Tensor:
+        """(B, obs_dim) out of named observations."""
+        if lacking := [name for name in self.observations if name not in observations]:
+            raise ValueError(f"there is no observation {lacking[0]!r}; there are {', '.join(observations)}")
+        parts = [torch.as_tensor(observations[name], dtype=torch.float32) for name in self.observations]
+        joined = parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
+        width = (len(self.module.states.offset),) if hasattr(self.module, "net") else joined.shape[1:]
+        return tensor_of(joined, "observation", width, self.device)
 
     def _remember(self, state: Tensor) -> Tensor:
         """Append a state to the history of each environment; the number of its place, (B,)."""
