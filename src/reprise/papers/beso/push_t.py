@@ -23,13 +23,13 @@ CORNERS = tuple(range(16))  # where the block's corners are in the state; the fi
 class Settings:
     method: str = "beso"  # "beso", "gcbc" or "cbet"
     goal_drop: float = 0.0  # of BESO: each number of a goal is left out with this probability in training
-    window: int = 5  # observations that are seen
+    window: int = 2  # observations that are seen
     embed_dim: int = 64  # width of the transformer
     n_layers: int = 2  # its blocks
     n_heads: int = 4  # its heads
-    updates: int = 5_000  # optimiser steps
+    updates: int = 4_000  # optimiser steps
     batch_size: int = 128  # windows per step
-    learning_rate: float = 1e-3  # of Adam at the start; a cosine takes it to zero
+    learning_rate: float = 2e-3  # of Adam at the start; a cosine takes it to zero
     data: str = "pusht"  # demonstrations to learn from; "made": a few random pushes, for the smoke run
     held_out: int = 30  # episodes whose last states are goals
     rollouts: int = 50  # boards with random starts, each with one goal

@@ -24,13 +24,13 @@ SHOWN = 24  # rollouts from one start, for the figure
 class Settings:
     method: str = "beso"  # "beso", "gcbc" or "cbet"
     goal_drop: float = 0.0  # of BESO: each number of a goal is left out with this probability in training
-    window: int = 5  # observations that are seen
+    window: int = 2  # observations that are seen
     embed_dim: int = 64  # width of the transformer
     n_layers: int = 2  # its blocks
     n_heads: int = 4  # its heads
-    updates: int = 5_000  # optimiser steps
+    updates: int = 8_000  # optimiser steps
     batch_size: int = 128  # windows per step
-    learning_rate: float = 1e-3  # of Adam at the start; a cosine takes it to zero
+    learning_rate: float = 2e-3  # of Adam at the start; a cosine takes it to zero
     transport: str = "carry"  # "carry" or "push": how the effector moves blocks
     demonstrations: int = 400  # to learn from
     held_out: int = 100  # demonstrations whose last states are goals
