@@ -109,7 +109,7 @@ class BlockPush(VectorWorld):
         inside = self._inside()
         new = inside & ~self.pairs
         self.pairs |= inside
-        done = inside[:, [0, 1], [0, 1]].all(1) | inside[:, [0, 1], [1, 0]].all(1)
+        done = _both(inside)
         reward = 0.49 * new.sum((1, 2))
         reward[done] += 0.02
         return reward, done, self._told(np.arange(self.num_envs))
@@ -169,8 +169,7 @@ class BlockPush(VectorWorld):
 
     def _told(self, indices: np.ndarray) -> Info:
         pairs = self.pairs[indices]
-        success = pairs[:, [0, 1], [0, 1]].all(1) | pairs[:, [0, 1], [1, 0]].all(1)
-        return {"pairs": pairs.copy(), "is_success": success}
+        return {"pairs": pairs.copy(), "is_success": _both(pairs)}
 
 
 class BlockPushExpert:
@@ -210,9 +209,9 @@ class BlockPushExpert:
         """(N, 2) steps of the effector."""
         env = self.env
         rows = np.arange(env.num_envs)
-        rests = np.where(self.crossed[:, None], env.pairs[:, [0, 1], [1, 0]], env.pairs[:, [0, 1], [0, 1]])
-        if env.transport == "carry":
-            rests = env.pairs.any(2)
+        rests: NDArray[np.bool_] = env.pairs.any(2)
+        if env.transport == "push":  # a block may have been through the wrong target
+            rests = np.where(self.crossed[:, None], env.pairs[:, [0, 1], [1, 0]], env.pairs[:, [0, 1], [0, 1]])
         block = np.where(rests[rows, self.first], 1 - self.first, self.first)
         block = np.where(env.carried >= 0, env.carried, block)  # what was caught by the way goes first
         target = env.targets[rows, np.where(self.crossed, 1 - block, block)]
@@ -342,6 +341,12 @@ def block_push_goals(final: np.ndarray, start: np.ndarray) -> np.ndarray:
     swapped = np.linalg.norm(final[:, 6:8] - start[:, 6:8], axis=1) > 0.2
     goals[swapped, 2:6] = final[swapped][:, [4, 5, 2, 3]]
     return goals
+
+
+def _both(pairs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) whether both blocks have targets of their own, for (N, 2, 2) pairs."""
+    straight: NDArray[np.bool_] = pairs[:, 0, 0] & pairs[:, 1, 1]
+    return straight | (pairs[:, 0, 1] & pairs[:, 1, 0])
 
 
 def _overlap(place: Floats, other: Floats, reach: float) -> Floats:

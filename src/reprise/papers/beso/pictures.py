@@ -20,11 +20,13 @@ def draw(results: Any) -> Figure:
     files = [results.file(arm, min(results.seeds), "ways.npz") for arm in arms]
     shown = all(files)
     figure = Figure(figsize=(11, 7.2 if shown else 3.8), layout="constrained")
-    rows = list(figure.subfigures(2, 1, height_ratios=(3.4, 3.8))) if shown else [figure]
+    rows: list[Any] = [figure.add_subfigure(cell) for cell in figure.add_gridspec(2 if shown else 1, 1)]
     if shown:
         for axes, arm, file in zip(rows[0].subplots(1, len(arms)), arms, files, strict=True):
             _ways(axes, np.load(file), COLOURS[arm], results.arms[arm].what)
-        rows[0].suptitle("24 rollouts from one start with one goal: where the effector goes (dots: 120 steps later)")
+        rows[0].suptitle(
+            "24 rollouts from one start (triangle) with one goal (crosses): the effector's ways; dots where they end"
+        )
     bars, steps, scales = rows[-1].subplots(1, 3, gridspec_kw={"width_ratios": (1.3, 1, 1)})
     _reached(bars, results)
     _line(steps, results, "c_beso", "by_steps", COLOURS["c_beso"], "goal met (result)")
@@ -61,7 +63,7 @@ def _reached(axes: Axes, results: Any) -> None:
             axes.plot(i + shift + spread, values, "o", color=colour, markersize=4, alpha=0.8)
             axes.hlines(np.mean(values), i + shift - 0.1, i + shift + 0.1, color=colour, linewidth=2)
     axes.set_xticks(range(len(results.arms)), [arm.what for arm in results.arms.values()])
-    axes.set(title="Goal met (coloured), any target (grey); a dot per seed", ylabel="share of blocks", ylim=(0, 1.02))
+    axes.set(title="Goal met (colour), any target (grey)", ylabel="share of blocks", ylim=(0, 1.02))
 
 
 def _line(axes: Axes, results: Any, arm: str, metric: str, colour: str, label: str) -> None:

@@ -30,7 +30,6 @@ class Settings:
     updates: int = 4_000  # optimiser steps
     batch_size: int = 128  # windows per step
     learning_rate: float = 2e-3  # of Adam at the start; a cosine takes it to zero
-    data: str = "pusht"  # demonstrations to learn from; "made": a few random pushes, for the smoke run
     held_out: int = 30  # episodes whose last states are goals
     rollouts: int = 50  # boards with random starts, each with one goal
     limit: int = 250  # steps of a rollout
@@ -39,8 +38,7 @@ class Settings:
 def prepare(trial: Any) -> dict[str, Any]:
     """This seed's demonstrations, and where the block ended in others."""
     s = trial.settings
-    made = episodes.load("pusht", cameras=()) if s.data == "pusht" else _random_pushes(trial.seed)
-    train, test = made.split(s.held_out, trial.seed)
+    train, test = episodes.load("pusht", cameras=()).split(s.held_out, trial.seed)
     state = train.observations["state"]
     corners = keypoints(state[:, 2:]).reshape(len(state), 16)
     seen = {"state": np.concatenate([corners, state[:, :2]], 1).astype(np.float32)}
@@ -73,18 +71,3 @@ def rollouts(trial: Any, policy: HistoryPolicy | None, poses: np.ndarray) -> np.
             covered[i, step] = infos["final_info"]["coverage"][i]
         running &= ~terminated
     return covered
-
-
-def _random_pushes(seed: int) -> Episodes:
-    env = PushT(6)
-    rng = np.random.default_rng(seed)
-    state, _ = env.reset(seed=seed)
-    seen, done = [], []
-    for step in range(30):
-        if step % 8 == 0:
-            aim = env.poses[:, 2:4] + rng.normal(scale=25, size=(6, 2))
-        done.append(np.clip(aim, 0, 512))
-        seen.append(state)
-        state = env.step(done[-1])[0]
-    parts = zip(np.stack(seen, 1), np.stack(done, 1), strict=True)
-    return Episodes.of([{"observations": {"state": states}, "actions": actions} for states, actions in parts])

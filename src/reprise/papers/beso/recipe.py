@@ -106,10 +106,12 @@ def follow(
 
 
 def show(trial: Any, policy: HistoryPolicy | None, finals: np.ndarray) -> None:
-    """Keep the ways from one start to one goal, for the figure."""
+    """Keep the ways from one start, as far from either block, to one goal, for the figure."""
     s = trial.settings
     env = BlockPush(SHOWN, s.transport, s.limit)
-    state, _ = env.reset(seed=[7] * SHOWN)
+    env.reset(seed=[7] * SHOWN)
+    env.effector[:] = (0.5, 0.1)
+    state = env.observe(np.arange(SHOWN))
     goals = block_push_goals(finals[:1].repeat(SHOWN, 0), state)
     _, way = follow(env, policy, state, goals, s.limit)
     np.savez(trial.folder / "ways.npz", way=way, start=state[0], goal=goals[0])

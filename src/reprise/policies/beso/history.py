@@ -22,6 +22,22 @@ from reprise.training.flat_adam import FlatAdam
 __all__ = ["HistoryPolicy"]
 
 
+class Scaled(nn.Module):
+    """A network, the scales of what goes in and comes out, and what is stored with them."""
+
+    bounds: Tensor
+    told: Tensor
+
+    def __init__(self, net: nn.Module, obs_dim: int, action_dim: int, told: list[int]) -> None:
+        super().__init__()
+        self.net = net
+        self.states = Normalizer(torch.zeros(obs_dim), torch.ones(obs_dim))
+        self.actions = Normalizer(torch.zeros(action_dim), torch.ones(action_dim))
+        self.register_buffer("bounds", torch.tensor([[-math.inf], [math.inf]]).repeat(1, action_dim))  # of actions
+        mask = torch.zeros(obs_dim).index_fill_(0, torch.tensor(told), 1.0)
+        self.register_buffer("told", mask, persistent=False)  # by goals
+
+
 class HistoryPolicy:
     """A goal-conditioned policy that sees the last states and its own last actions; one action per observation.
 
@@ -52,7 +68,7 @@ class HistoryPolicy:
         self.goal_entries = None if goal_entries is None else list(goal_entries)
         self.observations, self.device = list(observations), torch.device(device)
         self.network = network | {"window": window, "goal_len": goal_len}
-        self.module = nn.Module()  # empty until built
+        self._scaled: Scaled | None = None
         self._length: Tensor | None = None
 
     def make_network(self, obs_dim: int, action_dim: int) -> nn.Module:
@@ -79,27 +95,26 @@ class HistoryPolicy:
         entries = self.goal_entries
         if entries is not None and not all(0 <= entry < obs_dim for entry in entries):
             raise ValueError(f"goal_entries are numbers of the {obs_dim} entries of a state, unlike {entries}")
-        self.module = nn.Module()
-        self.module.net = self.make_network(obs_dim, action_dim)
-        self.module.states = Normalizer(torch.zeros(obs_dim), torch.ones(obs_dim))
-        self.module.actions = Normalizer(torch.zeros(action_dim), torch.ones(action_dim))
-        self.module.register_buffer("bounds", torch.tensor([[-math.inf], [math.inf]]).repeat(1, action_dim))
-        told = torch.zeros(obs_dim)
-        told[list(range(obs_dim)) if entries is None else entries] = 1.0
-        self.module.register_buffer("told", told, persistent=False)
-        self.module.to(self.device).eval()
+        told = list(range(obs_dim)) if entries is None else entries
+        self._scaled = Scaled(self.make_network(obs_dim, action_dim), obs_dim, action_dim, told)
+        self._scaled.to(self.device).eval()
         self.reset()
         return self
 
     @property
-    def net(self) -> nn.Module:
-        """The network.
+    def module(self) -> Scaled:
+        """The network with its scales.
 
         Raises:
             RuntimeError: there is none yet.
         """
-        if not hasattr(self.module, "net"):
+        if self._scaled is None:
             raise RuntimeError(f"this {type(self).__name__} has learned nothing yet; call fit, or load, first")
+        return self._scaled
+
+    @property
+    def net(self) -> Any:
+        """The network that :meth:`make_network` made."""
         return self.module.net
 
     def fit(
@@ -140,7 +155,7 @@ class HistoryPolicy:
                 f"steps and batch_size are at least 1 and ema in [0, 1), not {steps}, {batch_size} and {ema}"
             )
         windows = HindsightWindows(episodes, self.window, self.goal_len)
-        states, actions = self._scaled(episodes)
+        states, actions = self._data(episodes)
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         net = self.net.train()
         adam = FlatAdam(net.parameters(), learning_rate)
@@ -197,7 +212,7 @@ class HistoryPolicy:
             RuntimeError: nothing has been learned.
             ValueError: shapes, values that are not finite, another number of environments than before.
         """
-        _, module = self.net, self.module
+        module = self.module
         parts = named(observation, self.observations)
         goal = parts.get("goal") if goal is None else goal
         state, arrays = self._joined(parts), not isinstance(parts[self.observations[0]], Tensor)
@@ -218,7 +233,6 @@ class HistoryPolicy:
 
     def save(self, folder: Path | str) -> None:
         """Write ``policy.safetensors`` (weights and scales) and ``policy.json`` (settings) into a folder."""
-        _ = self.net
         sizes = {"obs_dim": len(self.module.states.offset), "action_dim": len(self.module.actions.offset)}
         facts = {"algorithm": type(self).__name__, "settings": self.settings(), **sizes}
         write(Path(folder) / "policy", {"policy": self.module}, facts)
@@ -239,11 +253,11 @@ class HistoryPolicy:
     def prepare(self, actions: Tensor) -> None:
         """Called once with all (T, action_dim) scaled actions, before training."""
 
-    def _scaled(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    def _data(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """All states and actions; the scales are set by the first episodes that are learned from."""
         states = self._joined(episodes.observations)
         actions = torch.from_numpy(np.asarray(episodes.actions, np.float32)).to(self.device)
-        if hasattr(self.module, "net"):
+        if self._scaled is not None:
             if actions.shape[1] != (size := len(self.module.actions.offset)):
                 raise ValueError(f"this policy was built for actions of {size} numbers, not {actions.shape[1]}")
         else:
@@ -264,7 +278,7 @@ class HistoryPolicy:
             raise ValueError(f"there is no observation {lacking[0]!r}; there are {', '.join(observations)}")
         parts = [torch.as_tensor(observations[name], dtype=torch.float32) for name in self.observations]
         joined = parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
-        width = (len(self.module.states.offset),) if hasattr(self.module, "net") else joined.shape[1:]
+        width = (len(self.module.states.offset),) if self._scaled is not None else joined.shape[1:]
         return tensor_of(joined, "observation", width, self.device)
 
     def _remember(self, state: Tensor) -> Tensor:
