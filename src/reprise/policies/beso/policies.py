@@ -90,14 +90,15 @@ class BESOPolicy(HistoryPolicy):
     RSS 2023.
 
     Example:
-        >>> from reprise.envs import BlockPush, block_push_demonstrations, BLOCK_ENTRIES
-        >>> play = block_push_demonstrations(4, seed=0)  # or reprise.data.read_lerobot("my/data", cameras=())
-        >>> policy = BESOPolicy(embed_dim=32, n_layers=1, n_heads=2, goal_entries=BLOCK_ENTRIES)
-        >>> policy = policy.fit(play, steps=3, batch_size=32, learning_rate=1e-3)
-        >>> state = play.observations["state"]
-        >>> policy.act(state[:2], goal=state[-2:]).shape  # and on, once per observation
+        >>> from reprise.envs import block_push_demonstrations
+        >>> play = block_push_demonstrations(4, seed=0)  # yours: reprise.data.read_lerobot("folder", cameras=())
+        >>> policy = BESOPolicy(embed_dim=32, n_layers=1, n_heads=2, goal_drop=0.1, goal_entries=(2, 3, 4, 5))
+        >>> policy = policy.fit(play, steps=3, batch_size=32, learning_rate=1e-3)  # published: 60,000 steps of 1,024
+        >>> policy.sampling = BESOSampling(steps=3, guidance=1.5)
+        >>> goal = play.observations["state"][play.ends[:2] - 1]  # where two demonstrations ended
+        >>> policy.reset()  # before each episode
+        >>> policy.act({"observation.state": play.observations["state"][:2]}, goal=goal).shape  # at every observation
         (2, 2)
-        >>> policy.reset()  # before the next episode
     """
 
     def __init__(
