@@ -131,7 +131,7 @@ class HistoryPolicy:
     ) -> Self:
         """Learn from windows of the episodes, with goals from later in the same episode, drawn anew each time.
 
-        The weights that act afterwards are a moving average of those trained, with decay min(ema, (1 + n) / (10 + n))
+        A second call goes on from the weights and with the scales there are. The weights that act afterwards are a moving average of those trained, with decay min(ema, (1 + n) / (10 + n))
         at step n. The defaults are those published for Block-Push. Chance comes from PyTorch's global generator.
 
         Args:
@@ -263,13 +263,15 @@ class HistoryPolicy:
         else:
             self.build(states.shape[1], actions.shape[1])
         module = self.module
-        if self.scale:
+        fresh = bool(module.bounds.isinf().any())
+        if fresh and self.scale:
             module.states.load_state_dict(Normalizer.standard(states).state_dict())
             module.actions.load_state_dict(Normalizer.min_max(actions).state_dict())
         states, actions = module.states(states), module.actions(actions)
-        low, high = actions.amin(0), actions.amax(0)
-        module.bounds.copy_(torch.stack([low - 0.1 * low.abs(), high + 0.1 * high.abs()]))
-        self.prepare(actions)
+        if fresh:
+            low, high = actions.amin(0), actions.amax(0)
+            module.bounds.copy_(torch.stack([low - 0.1 * low.abs(), high + 0.1 * high.abs()]))
+            self.prepare(actions)
         return states, actions
 
     def _joined(self, observations: Mapping[str, Any]) -> Tensor:
