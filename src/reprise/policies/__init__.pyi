@@ -8,6 +8,13 @@ from .beso.policies import (
     BESOSampling as BESOSampling,
     CBeTPolicy as CBeTPolicy,
     GCBCPolicy as GCBCPolicy,
+from .carp import (
+    ActionBins as ActionBins,
+    ActionTokenizer as ActionTokenizer,
+    CARPPolicy as CARPPolicy,
+    CoarseToFineTransformer as CoarseToFineTransformer,
+    PerStepPolicy as PerStepPolicy,
+    PerStepTransformer as PerStepTransformer,
 )
 from .chunking import ChunkedPolicy as ChunkedPolicy
 from .demonstrations import Demonstrations as Demonstrations
