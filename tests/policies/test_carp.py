@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprise.policies.carp.adaln import AdaLNTransformer
+from reprise.policies.carp.adaln import AdaLNTransformer, undecayed
 from reprise.policies.carp.layers import StackedConv, StackedNorm, StackedResBlock
 from reprise.policies.carp.per_step import ActionBins, PerStepTransformer
 from reprise.policies.carp.tokenizer import ActionTokenizer
@@ -391,7 +391,7 @@ def test_queries_and_keys_are_unit_vectors_and_their_scale_is_bounded():
 
 def test_what_does_not_decay():
     transformer = CoarseToFineTransformer(40, 2, depth=2)
-    spared = {id(parameter) for parameter in transformer.undecayed()}
+    spared = {id(parameter) for parameter in undecayed(transformer)}
     names = {name for name, parameter in transformer.named_parameters() if id(parameter) not in spared}
     kinds = {".".join(part for part in name.split(".") if not part.isdigit()) for name in names}
     layers = ("adaln", "qkv", "proj", "fc1", "fc2")

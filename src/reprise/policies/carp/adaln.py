@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from reprise.nn.drop_path import DropPath
 
-__all__ = ["AdaLNBlock", "AdaLNTransformer", "Cache", "initialize"]
+__all__ = ["AdaLNBlock", "AdaLNTransformer", "Cache", "initialize", "undecayed"]
 
 LARGEST = math.log(100)  # of the logarithm of an attention's scale
 
@@ -173,3 +173,9 @@ def initialize(model: nn.Module, width: int) -> None:
             block.adaln.weight[2 * width :] *= 0.5
             for layer in (block.proj, block.fc2):
                 layer.weight /= math.sqrt(2 * len(trunk.blocks))
+
+
+def undecayed(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that weight decay spares: biases and vectors, places and levels, the scales of the attention."""
+    names = ("bias", "pos", "pos_start", "level_embed.weight", "log_scale")
+    return [p for name, p in model.named_parameters() if p.ndim < 2 or name.endswith(names)]

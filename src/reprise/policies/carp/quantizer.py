@@ -88,8 +88,10 @@ class ResidualQuantizer(nn.Module):
         """
         book = self.codebook.detach()
         if self.cosine:
-            return torch.bmm(vectors, F.normalize(book, dim=2).mT).argmax(2)
-        return torch.baddbmm(book.square().sum(2)[:, None], vectors, book.mT, alpha=-2).argmin(2)
+            scores = torch.bmm(vectors, F.normalize(book, dim=2).mT)
+        else:
+            scores = torch.baddbmm(book.square().sum(2)[:, None], vectors, book.mT, beta=-0.5)
+        return scores.max(2).indices  # several times as fast as argmax on a CPU
 
     def pool(self, f: Tensor, k: int) -> Tensor:
         """(count, B, T, code_dim) to area averages at scale k: (count, B, l_k, code_dim)."""

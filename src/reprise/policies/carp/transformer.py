@@ -120,11 +120,6 @@ class CoarseToFineTransformer(nn.Module):
         assert latent is not None
         return tokenizer.decode_latent(latent), indices
 
-    def undecayed(self) -> list[nn.Parameter]:
-        """Parameters that weight decay spares: biases, vectors, scales of the attention, places and levels."""
-        names = ("bias", "pos", "pos_start", "level_embed.weight", "log_scale")
-        return [p for name, p in self.named_parameters() if p.ndim == 1 or name.endswith(names)]
-
     def _places(self) -> Tensor:
         return self.level_embed(self.level) + self.pos
 
