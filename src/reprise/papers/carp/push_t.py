@@ -1,0 +1,55 @@
+"""Push-T as the policies see it: the corners of the T and the finger; demonstrations; pushing from common starts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reprise.data import Episodes, episodes
+from reprise.envs import PushT, keypoints
+from reprise.policies import ChunkedPolicy, ImitationPolicy
+
+__all__ = ["demonstrations", "observed", "push"]
+
+
+def observed(poses: np.ndarray) -> np.ndarray:
+    """(N, 5) finger x, y, block x, y, angle to what ``PushT(obs_mode="keypoints")`` shows, (N, 18)."""
+    return np.concatenate([keypoints(poses[:, 2:]).reshape(len(poses), 16), poses[:, :2]], 1).astype(np.float32)
+
+
+def demonstrations(name: str, seed: int) -> Episodes:
+    """The human demonstrations, or for the smoke run those of a finger that swings over the board."""
+    if name == "pusht":
+        human = episodes.load("pusht", cameras=())
+        return Episodes({"state": observed(human.observations["state"])}, human.actions, human.ends)
+    env, rng = PushT(6, obs_mode="keypoints"), np.random.default_rng(seed)
+    state, _ = env.reset(seed=seed)
+    phase, speed, seen, done = rng.uniform(0, 6, (6, 2)), rng.uniform(0.05, 0.2, (6, 2)), [], []
+    for step in range(40):
+        seen.append(state)
+        done.append((256 + 180 * np.sin(phase + speed * step)).astype(np.float32))
+        state = env.step(done[-1])[0]
+    swings = zip(np.stack(seen, 1), np.stack(done, 1), strict=True)
+    return Episodes.of([{"observations": {"state": states}, "actions": actions} for states, actions in swings])
+
+
+def push(policy: ImitationPolicy, *, worlds: int, limit: int, execute: int, seed: int) -> np.ndarray:
+    """The largest reward of each board, coverage / 0.95 and at most 1, when a policy pushes until it covers that much.
+
+    Args:
+        policy: plans chunks from what :func:`observed` gives.
+        worlds: boards, side by side.
+        limit: steps of 0.1 s on each.
+        execute: actions that are played of a chunk.
+        seed: of the starts.
+    """
+    env = PushT(worlds, obs_mode="keypoints", max_episode_steps=None)
+    state, _ = env.reset(seed=seed)
+    chunked, best, over = ChunkedPolicy(policy, execute), np.zeros(worlds), np.zeros(worlds, bool)
+    chunked.reset()
+    for _ in range(limit):
+        state, rewards, terminated, *_ = env.step(chunked.act(state))
+        best = np.where(over, best, np.maximum(best, rewards))
+        over |= terminated
+        if over.all():
+            break
+    return best

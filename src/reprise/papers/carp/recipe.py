@@ -1,0 +1,109 @@
+"""Does predicting a chunk of actions coarse to fine push the T as well as a hundred steps of denoising?
+
+On each seed's share of 206 human demonstrations of Push-T three policies are trained for as many updates: CARP, a
+diffusion policy with a convolutional network, and CARP's own transformer as a conventional autoregressive model of one
+number after the other. Each then pushes from the same starts, once for every way of decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from reprise.data import Episodes
+from reprise.papers.carp.decoding import decode_as, make_policy
+from reprise.papers.carp.pictures import draw
+from reprise.papers.carp.push_t import demonstrations, observed, push
+from reprise.policies import CARPPolicy, ImitationPolicy
+from reprise.training import Diverged
+
+SCENE = np.array([250.0, 110.0, 256.0, 256.0, 0.79])  # of the figure: finger, then the T, nearly on its mark
+SAMPLES = 24  # chunks drawn for it
+WORST = {"coverage": 0.0, "error": 4.0}  # of a policy that diverged
+
+
+@dataclass(frozen=True)
+class Settings:
+    method: str = "carp"  # "carp", "diffusion" or "per_step"
+    decodings: tuple[str, ...] = ("greedy",)  # the likeliest token; "top-5": drawn among five; "DDPM-100", "DDIM-10"
+    tokenizer_updates: int = 0  # of CARP's first stage, with batches of 256 chunks
+    updates: int = 2_000  # of every policy
+    batch_size: int = 64  # windows per update
+    learning_rate: float = 1e-3  # at its highest, of every stage of every policy
+    depth: int = 4  # blocks of the transformers
+    widths: tuple[int, ...] = (64, 128)  # channels of the diffusion policy's network
+    data: str = "pusht"  # the human demonstrations; "made": a swinging finger, for the smoke run
+    held_out: int = 26  # demonstrations that errors are measured on
+    worlds: int = 50  # boards that each way of decoding pushes on
+    limit: int = 300  # steps of 0.1 s on each
+    execute: int = 8  # actions that are played of a chunk of 16
+
+
+def prepare(trial: Any) -> tuple[Episodes, Episodes]:
+    """This seed's demonstrations, and those that are held out."""
+    return demonstrations(trial.settings.data, trial.seed).split(trial.settings.held_out, trial.seed)
+
+
+def measure(trial: Any) -> dict[str, float]:
+    """Train a policy, push by it, and see what it makes of demonstrations that it never saw."""
+    s, (train, test) = trial.settings, trial.shared
+    policy = make_policy(s.method, s.depth, s.widths, s.execute, trial.device)
+    options: dict[str, Any] = {"steps": s.updates, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
+    if s.tokenizer_updates:
+        options["tokenizer"] = {"steps": s.tokenizer_updates, "learning_rate": s.learning_rate}
+    try:
+        policy.fit(train, **options, on_step=trial.on_step)
+    except Diverged:
+        return {f"{metric}[{name}]": worst for metric, worst in WORST.items() for name in s.decodings}
+    trial.count(updates=s.updates, tokenizer_updates=s.tokenizer_updates)
+    unseen = policy.prepare(test)[0].some(512, trial.seed)
+    metrics = _codes(policy, unseen) if isinstance(policy, CARPPolicy) else {}
+    for name in s.decodings:
+        decode_as(policy, name)
+        torch.manual_seed(trial.seed)
+        covered = push(policy, worlds=s.worlds, limit=s.limit, execute=s.execute, seed=1_000_003 * (trial.seed + 1))
+        metrics[f"coverage[{name}]"] = float(covered.mean())
+        metrics[f"error[{name}]"] = float((_predict(policy, unseen) - unseen["actions"]).square().mean())
+    _keep_scene(policy, name, trial.folder / "scene.npz")
+    return metrics
+
+
+@torch.inference_mode()
+def _codes(policy: CARPPolicy, batch: dict[str, Any]) -> dict[str, float]:
+    """How well the first k scales tell a chunk, and how often the transformer names the codes of a scale."""
+    tokenizer, actions = policy.module["tokenizer"], batch["actions"]
+    tokens = policy.tokens(actions)
+    right = (policy.logits(policy.module["encoder"](batch), tokens).argmax(2) == tokens).float()
+    metrics = {}
+    for k, part in enumerate(right.split(tokenizer.tokens, 1)):
+        metrics[f"accuracy[{k + 1}]"] = float(part.mean())
+        error = (tokenizer.reconstruct(actions, k + 1) - actions).square().mean()
+        metrics[f"reconstruction[{k + 1}]"] = float(error)
+    return metrics
+
+
+@torch.inference_mode()
+def _predict(policy: ImitationPolicy, batch: dict[str, Any]) -> Tensor:
+    return policy.predict(batch, torch.randn_like(batch["actions"]) if policy.noisy else None)
+
+
+def _keep_scene(policy: ImitationPolicy, decoding: str, path: Any) -> None:
+    """Chunks for the figure's scene, and for CARP the first of them as its scales tell it."""
+    policy.reset()
+    chunks = policy.plan(observed(np.tile(SCENE, (SAMPLES, 1))))
+    content = {"pose": SCENE, "decoding": decoding, "samples": chunks.cpu().numpy()}
+    if isinstance(policy, CARPPolicy):
+        tokenizer, scale = policy.module["tokenizer"], policy.normalizers["actions"]
+        parts = [scale.inverse(tokenizer.reconstruct(scale(chunks[:1]), k + 1)) for k in range(len(tokenizer.scales))]
+        content |= {"scales": torch.cat(parts).cpu().numpy(), "tokens": np.array(tokenizer.tokens)}
+    np.savez(path, **content)
+
+
+def figure(results: Any) -> Figure:
+    """A chunk coarse to fine, what each policy might do next, and how much of the mark it covers."""
+    return draw(results)
