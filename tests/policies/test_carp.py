@@ -511,7 +511,7 @@ def test_what_acts_is_the_average_of_the_weights():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         policy.prepare(walks(40))
-        layer = policy.module["transformer"].obs_embed
+        layer = policy.module.transformer.obs_embed
         hook = layer.register_forward_hook(lambda *_: weights.append(layer.weight.detach().clone()))
         policy.fit(walks(40), steps=4, batch_size=8, learning_rate=1e-2, tokenizer={"steps": 1})
         hook.remove()

@@ -66,8 +66,8 @@ def _board(axes: Axes, pose: np.ndarray) -> None:
 
 
 def _path(axes: Axes, path: np.ndarray, colour: str, alpha: float) -> None:
-    axes.plot(*path.T, color=colour, linewidth=1.2, alpha=alpha)
-    axes.scatter(*path.T, s=np.linspace(3, 14, len(path)), color=colour, alpha=alpha, linewidths=0)
+    axes.plot(path[:, 0], path[:, 1], color=colour, linewidth=1.2, alpha=alpha)
+    axes.scatter(path[:, 0], path[:, 1], s=np.linspace(3, 14, len(path)), color=colour, alpha=alpha, linewidths=0)
 
 
 def _coverage(axes: Axes, results: Any) -> None:

@@ -76,9 +76,9 @@ def measure(trial: Any) -> dict[str, float]:
 @torch.inference_mode()
 def _codes(policy: CARPPolicy, batch: dict[str, Any]) -> dict[str, float]:
     """How well the first k scales tell a chunk, and how often the transformer names the codes of a scale."""
-    tokenizer, actions = policy.module["tokenizer"], batch["actions"]
+    tokenizer, actions = policy.module.tokenizer, batch["actions"]
     tokens = policy.tokens(actions)
-    right = (policy.logits(policy.module["encoder"](batch), tokens).argmax(2) == tokens).float()
+    right = (policy.logits(policy.module.encoder(batch), tokens).argmax(2) == tokens).float()
     metrics = {}
     for k, part in enumerate(right.split(tokenizer.tokens, 1)):
         metrics[f"accuracy[{k + 1}]"] = float(part.mean())
@@ -98,7 +98,7 @@ def _keep_scene(policy: ImitationPolicy, decoding: str, path: Any) -> None:
     chunks = policy.plan(observed(np.tile(SCENE, (SAMPLES, 1))))
     content = {"pose": SCENE, "decoding": decoding, "samples": chunks.cpu().numpy()}
     if isinstance(policy, CARPPolicy):
-        tokenizer, scale = policy.module["tokenizer"], policy.normalizers["actions"]
+        tokenizer, scale = policy.module.tokenizer, policy.normalizers["actions"]
         parts = [scale.inverse(tokenizer.reconstruct(scale(chunks[:1]), k + 1)) for k in range(len(tokenizer.scales))]
         content |= {"scales": torch.cat(parts).cpu().numpy(), "tokens": np.array(tokenizer.tokens)}
     np.savez(path, **content)

@@ -122,6 +122,7 @@ class AdaLNTransformer(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, vocab: int, drop_path: float | None = None) -> None:
         super().__init__()
         last = 0.1 * depth / 24 if drop_path is None else drop_path
+        self.heads = heads
         self.blocks = nn.ModuleList(AdaLNBlock(width, heads, last * i / max(1, depth - 1)) for i in range(depth))
         self.head_adaln = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, vocab)
@@ -130,12 +131,14 @@ class AdaLNTransformer(nn.Module):
         """What a condition (B, C) tells each block and, last, the head: the same for all passes of a generation."""
         c = F.silu(condition)
         scale, shift = self.head_adaln(c)[:, None].chunk(2, 2)
-        return [*(block.modulation(c) for block in self.blocks), (scale + 1, shift)]
+        told = [block.modulation(c) for block in self.modules() if isinstance(block, AdaLNBlock)]
+        return [*told, (scale + 1, shift)]
 
     def caches(self, batch: int, length: int) -> list[Cache]:
         """An empty cache for each block."""
-        heads, width = self.blocks[0].heads, self.head.in_features
-        return [Cache(batch, heads, length, width // heads, self.head.weight) for _ in self.blocks]
+        return [
+            Cache(batch, self.heads, length, self.head.in_features // self.heads, self.head.weight) for _ in self.blocks
+        ]
 
     def forward(
         self,
@@ -168,7 +171,7 @@ def initialize(model: nn.Module, width: int) -> None:
     for trunk in (module for module in model.modules() if isinstance(module, AdaLNTransformer)):
         trunk.head.weight *= 0.02
         trunk.head_adaln.weight *= 0.5
-        for block in trunk.blocks:
+        for block in (module for module in trunk.modules() if isinstance(module, AdaLNBlock)):
             block.adaln.weight[: 2 * width] *= 1e-3
             block.adaln.weight[2 * width :] *= 0.5
             for layer in (block.proj, block.fc2):

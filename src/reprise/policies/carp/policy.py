@@ -28,8 +28,19 @@ from reprise.training.flat_adamw import FlatAdamW
 __all__ = ["CARPPolicy", "PerStepPolicy", "TokenPolicy"]
 
 
+class Stages(nn.Module):
+    """What a policy over tokens consists of: an encoder of observations, a tokenizer and a transformer."""
+
+    tokenizer: Any
+    transformer: Any
+
+    def __init__(self, encoder: ObservationEncoder, tokenizer: nn.Module, transformer: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.tokenizer, self.transformer = encoder, tokenizer, transformer
+
+
 class TokenPolicy(ImitationPolicy):
-    """What policies over tokens share: :attr:`module` has an ``encoder`` of observations and a ``transformer``.
+    """What policies over tokens share: a transformer that names the tokens of a chunk from what is observed.
 
     The chunk begins beside the first observation of the history, and a window may reach ``execute - 1`` steps beyond
     the end of its episode, where the last action is repeated.
@@ -44,6 +55,8 @@ class TokenPolicy(ImitationPolicy):
         top_k: 1 takes the likeliest token; more draws among so many. It may be changed after training.
         **options: of :class:`~reprise.policies.ImitationPolicy`.
     """
+
+    module: Stages
 
     def __init__(
         self,
@@ -119,7 +132,7 @@ class TokenPolicy(ImitationPolicy):
         actions = cut.gather(demonstrations.steps)["actions"].to(self.device)
         self.train_tokenizer(actions, dict(tokenizer or {}), on_step)
         tokens = torch.cat([self.tokens(part) for part in actions.split(1024)])
-        trained = nn.ModuleList([self.module["encoder"], self.module["transformer"]])
+        trained = nn.ModuleList([self.module.encoder, self.module.transformer])
         optimizer = FlatAdamW(
             trained.parameters(),
             learning_rate,
@@ -163,7 +176,7 @@ class TokenPolicy(ImitationPolicy):
         """Get ready to turn chunks into tokens; here there is nothing to learn."""
 
     def _cross_entropy(self, batch: Batch, tokens: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(self.module["encoder"](batch), tokens).flatten(0, 1), tokens.flatten())
+        return F.cross_entropy(self.logits(self.module.encoder(batch), tokens).flatten(0, 1), tokens.flatten())
 
 
 class CARPPolicy(TokenPolicy):
@@ -206,7 +219,7 @@ class CARPPolicy(TokenPolicy):
         if self.top_k > 1 and sum(self.scales) > self.horizon:
             raise ValueError(f"noise for {self.horizon} actions cannot decide {sum(self.scales)} draws; use top_k=1")
 
-    def build(self, shapes: Shapes) -> nn.Module:
+    def build(self, shapes: Shapes) -> Stages:
         """Encoder, tokenizer and transformer."""
         encoder = ObservationEncoder(shapes, self.history)
         tokenizer = ActionTokenizer(
@@ -222,31 +235,31 @@ class CARPPolicy(TokenPolicy):
             depth=self.depth,
             heads=self.heads,
         )
-        return nn.ModuleDict({"encoder": encoder, "tokenizer": tokenizer, "transformer": transformer})
+        return Stages(encoder, tokenizer, transformer)
 
     def train_tokenizer(self, actions: Tensor, options: dict[str, Any], on_step: OnStep | None) -> None:
         """The first stage."""
         if options:
-            self.module["tokenizer"].requires_grad_(True).fit(actions, **{"on_step": on_step} | options)
+            self.module.tokenizer.requires_grad_(True).fit(actions, **{"on_step": on_step} | options)
         elif self.trained is None:
             raise ValueError("the tokenizer has learned nothing yet: give its training, say tokenizer={'steps': 1000}")
-        self.module["tokenizer"].requires_grad_(False)
+        self.module.tokenizer.requires_grad_(False)
 
     def tokens(self, actions: Tensor) -> Tensor:
         """Codes of all scales, coarse to fine."""
-        return torch.cat(self.module["tokenizer"].encode(actions), 1)
+        return torch.cat(self.module.tokenizer.encode(actions), 1)
 
     def logits(self, condition: Tensor, tokens: Tensor) -> Tensor:
         """(B, L, V)."""
-        tokenizer = self.module["tokenizer"]
-        return self.module["transformer"](condition, tokenizer.inputs(tokens.split(tokenizer.tokens, 1)))
+        tokenizer = self.module.tokenizer
+        return self.module.transformer(condition, tokenizer.inputs(tokens.split(tokenizer.tokens, 1)))
 
     def predict(self, batch: Batch, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """(B, H, A)."""
-        transformer, condition = self.module["transformer"], self.module["encoder"](batch)
+        transformer, condition = self.module.transformer, self.module.encoder(batch)
         # The first of the normal numbers, as uniform ones, decide the draws.
         uniform = None if noise is None else torch.special.ndtr(noise.flatten(1)[:, : sum(transformer.tokens)])
-        return transformer.generate(condition, self.module["tokenizer"], top_k=self.top_k, uniform=uniform)[0]
+        return transformer.generate(condition, self.module.tokenizer, top_k=self.top_k, uniform=uniform)[0]
 
 
 class PerStepPolicy(TokenPolicy):
@@ -271,7 +284,7 @@ class PerStepPolicy(TokenPolicy):
         super().__init__(**options)
         self.bins = bins
 
-    def build(self, shapes: Shapes) -> nn.Module:
+    def build(self, shapes: Shapes) -> Stages:
         """Encoder and transformer."""
         encoder = ObservationEncoder(shapes, self.history)
         transformer = PerStepTransformer(
@@ -283,18 +296,18 @@ class PerStepPolicy(TokenPolicy):
             depth=self.depth,
             heads=self.heads,
         )
-        return nn.ModuleDict({"encoder": encoder, "bins": ActionBins(self.bins), "transformer": transformer})
+        return Stages(encoder, ActionBins(self.bins), transformer)
 
     def tokens(self, actions: Tensor) -> Tensor:
         """Bins, by time and within a time by dimension."""
-        return self.module["bins"].encode(actions).flatten(1)
+        return self.module.tokenizer.encode(actions).flatten(1)
 
     def logits(self, condition: Tensor, tokens: Tensor) -> Tensor:
         """(B, L, bins)."""
-        return self.module["transformer"](condition, tokens)
+        return self.module.transformer(condition, tokens)
 
     def predict(self, batch: Batch, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """(B, H, A)."""
         uniform = None if noise is None else torch.special.ndtr(noise.flatten(1))
-        indices = self.module["transformer"].generate(self.module["encoder"](batch), top_k=self.top_k, uniform=uniform)
-        return self.module["bins"].decode(indices).unflatten(1, (self.horizon, -1))
+        indices = self.module.transformer.generate(self.module.encoder(batch), top_k=self.top_k, uniform=uniform)
+        return self.module.tokenizer.decode(indices).unflatten(1, (self.horizon, -1))
