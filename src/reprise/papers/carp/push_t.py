@@ -16,9 +16,9 @@ def observed(poses: np.ndarray) -> np.ndarray:
     return np.concatenate([keypoints(poses[:, 2:]).reshape(len(poses), 16), poses[:, :2]], 1).astype(np.float32)
 
 
-def demonstrations(name: str, seed: int) -> Episodes:
-    """The human demonstrations, or for the smoke run those of a finger that swings over the board."""
-    if name == "pusht":
+def demonstrations(people: bool, seed: int) -> Episodes:
+    """What people did, or for the smoke run what a finger does that swings over the board."""
+    if people:
         human = episodes.load("pusht", cameras=())
         return Episodes({"state": observed(human.observations["state"])}, human.actions, human.ends)
     env, rng = PushT(6, obs_mode="keypoints"), np.random.default_rng(seed)

@@ -15,8 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reprise.data import Episodes
-from reprise.papers.carp.decoding import decode_as, make_policy
+from reprise.papers.carp.decoding import decoded, make_policy
 from reprise.papers.carp.pictures import draw
 from reprise.papers.carp.push_t import demonstrations, observed, push
 from reprise.policies import CARPPolicy, ImitationPolicy
@@ -31,40 +30,38 @@ WORST = {"coverage": 0.0, "error": 4.0}  # of a policy that diverged
 class Settings:
     method: str = "carp"  # "carp", "diffusion" or "per_step"
     decodings: tuple[str, ...] = ("greedy",)  # the likeliest token; "top-5": drawn among five; "DDPM-100", "DDIM-10"
-    tokenizer_updates: int = 0  # of CARP's first stage, with batches of 256 chunks
+    tokenizer_updates: int = 600  # of CARP's first stage, with batches of 256 chunks
     updates: int = 2_000  # of every policy
     batch_size: int = 64  # windows per update
     learning_rate: float = 1e-3  # at its highest, of every stage of every policy
     depth: int = 4  # blocks of the transformers
     widths: tuple[int, ...] = (64, 128)  # channels of the diffusion policy's network
-    data: str = "pusht"  # the human demonstrations; "made": a swinging finger, for the smoke run
+    people: bool = True  # the human demonstrations; False: of a finger that swings over the board, for the smoke run
     held_out: int = 26  # demonstrations that errors are measured on
-    worlds: int = 50  # boards that each way of decoding pushes on
+    worlds: int = 100  # boards that each way of decoding pushes on
     limit: int = 300  # steps of 0.1 s on each
     execute: int = 8  # actions that are played of a chunk of 16
 
 
-def prepare(trial: Any) -> tuple[Episodes, Episodes]:
-    """This seed's demonstrations, and those that are held out."""
-    return demonstrations(trial.settings.data, trial.seed).split(trial.settings.held_out, trial.seed)
-
-
 def measure(trial: Any) -> dict[str, float]:
     """Train a policy, push by it, and see what it makes of demonstrations that it never saw."""
-    s, (train, test) = trial.settings, trial.shared
-    policy = make_policy(s.method, s.depth, s.widths, s.execute, trial.device)
+    s = trial.settings
+    train, test = demonstrations(s.people, trial.seed).split(s.held_out, trial.seed)
+    policy = make_policy(s.method, depth=s.depth, widths=s.widths, execute=s.execute, device=trial.device)
     options: dict[str, Any] = {"steps": s.updates, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
-    if s.tokenizer_updates:
+    if isinstance(policy, CARPPolicy):
         options["tokenizer"] = {"steps": s.tokenizer_updates, "learning_rate": s.learning_rate}
+        trial.count(tokenizer_updates=s.tokenizer_updates)
     try:
         policy.fit(train, **options, on_step=trial.on_step)
     except Diverged:
         return {f"{metric}[{name}]": worst for metric, worst in WORST.items() for name in s.decodings}
-    trial.count(updates=s.updates, tokenizer_updates=s.tokenizer_updates)
+    trial.count(updates=s.updates)
     unseen = policy.prepare(test)[0].some(512, trial.seed)
+    unseen["actions"].clamp_(-1, 1)  # the range of those seen
     metrics = _codes(policy, unseen) if isinstance(policy, CARPPolicy) else {}
     for name in s.decodings:
-        decode_as(policy, name)
+        policy = decoded(policy, name)
         torch.manual_seed(trial.seed)
         covered = push(policy, worlds=s.worlds, limit=s.limit, execute=s.execute, seed=1_000_003 * (trial.seed + 1))
         metrics[f"coverage[{name}]"] = float(covered.mean())
@@ -99,7 +96,7 @@ def _keep_scene(policy: ImitationPolicy, decoding: str, path: Any) -> None:
     content = {"pose": SCENE, "decoding": decoding, "samples": chunks.cpu().numpy()}
     if isinstance(policy, CARPPolicy):
         tokenizer, scale = policy.module.tokenizer, policy.normalizers["actions"]
-        parts = [scale.inverse(tokenizer.reconstruct(scale(chunks[:1]), k + 1)) for k in range(len(tokenizer.scales))]
+        parts = [scale.inverse(tokenizer.reconstruct(scale(chunks[:1]).clamp(-1, 1), k + 1)) for k in range(len(tokenizer.scales))]
         content |= {"scales": torch.cat(parts).cpu().numpy(), "tokens": np.array(tokenizer.tokens)}
     np.savez(path, **content)
 
