@@ -1,8 +1,8 @@
 from .ema import EMA as EMA
 from .fit import Diverged as Diverged, History as History, fit as fit, predict as predict
 from .flat_adam import FlatAdam as FlatAdam
-from .grouped_adam import GroupedAdam as GroupedAdam
 from .flat_adamw import FlatAdamW as FlatAdamW
+from .grouped_adam import GroupedAdam as GroupedAdam
 from .losses import (
     L2SVMLoss as L2SVMLoss,
     calibrate as calibrate,

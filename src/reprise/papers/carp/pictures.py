@@ -49,7 +49,7 @@ def _coarse_to_fine(panel: SubFigure, file: Path | None) -> None:
 
 def _samples(panel: SubFigure, scenes: dict[str, Path]) -> None:
     """Many chunks for the same moment."""
-    panel.suptitle("What each policy might do next: chunks drawn for one moment of a demonstration it never saw")
+    panel.suptitle("What each policy might do next: 24 chunks drawn where the T nearly lies on its mark")
     for axes, (arm, file) in zip(panel.subplots(1, len(scenes), squeeze=False)[0], scenes.items(), strict=True):
         content = np.load(file)
         _board(axes, content["pose"])
@@ -61,7 +61,7 @@ def _samples(panel: SubFigure, scenes: dict[str, Path]) -> None:
 def _board(axes: Axes, pose: np.ndarray) -> None:
     picture = draw_boards(pose[None], (384, 384))[0]
     axes.imshow(picture, extent=(0, BOARD, BOARD, 0), alpha=0.75)
-    axes.set(xlim=(0, BOARD), ylim=(BOARD, 0))
+    axes.set(xlim=(50, 430), ylim=(430, 50))
     axes.set_axis_off()
 
 

@@ -21,7 +21,7 @@ from reprise.papers.carp.push_t import demonstrations, observed, push
 from reprise.policies import CARPPolicy, ImitationPolicy
 from reprise.training import Diverged
 
-SCENE = np.array([250.0, 110.0, 256.0, 256.0, 0.79])  # of the figure: finger, then the T, nearly on its mark
+SCENE = np.array([256.0, 140.0, 256.0, 256.0, 0.79])  # of the figure: finger, then the T, nearly on its mark
 SAMPLES = 24  # chunks drawn for it
 WORST = {"coverage": 0.0, "error": 4.0}  # of a policy that diverged
 
