@@ -15,6 +15,7 @@ from reprise.policies.carp.layers import StackedConv, StackedNorm, StackedResBlo
 from reprise.policies.carp.per_step import ActionBins, PerStepTransformer
 from reprise.policies.carp.tokenizer import ActionTokenizer
 from reprise.policies.carp.transformer import CoarseToFineTransformer, pick
+from reprise.testing import check_policy
 from reprise.training import Diverged, FlatAdamW
 
 
@@ -484,6 +485,27 @@ def test_a_policy_learns_plans_and_comes_back_from_disk(kind, tmp_path):
     assert not torch.equal(drawn, policy.plan(seen, -noise))
     loaded = kind.load(tmp_path)
     assert torch.equal(greedy, loaded.plan(seen))
+
+
+@pytest.mark.parametrize("kind", [CARPPolicy, PerStepPolicy])
+def test_it_keeps_what_policies_promise(kind):
+    policy, seen = policy_of(kind), walks(3, seed=1).observations["state"]
+    check_policy(policy, seen)
+    policy.top_k = 5
+    policy.settings["top_k"] = 5
+    check_policy(policy, seen)
+
+
+def test_it_sees_pictures():
+    episodes = walks(20)
+    pictures = np.random.default_rng(0).integers(0, 255, (20, 16, 16, 3), dtype=np.uint8)
+    both = Episodes({**episodes.observations, "image": pictures}, episodes.actions, episodes.ends)
+    options = {"history": 1, "observations": ("state", "image"), "encoder": {"widths": (16, 16), "features": 8}}
+    policy = CARPPolicy(depth=2, embed_dim=16, **options).fit(both, steps=2, batch_size=8, tokenizer={"steps": 2})
+    assert policy.module.transformer.cond_dim == 11
+    seen = {"observation.state": both.observations["state"][:4], "observation.image": pictures[:4]}
+    assert policy.plan(seen).shape == (4, 16, 2)
+    check_policy(policy, {"state": both.observations["state"][:4], "image": pictures[:4]})
 
 
 def test_a_chunk_is_executed_from_the_present_on():

@@ -16,6 +16,7 @@ from .carp import (
     PerStepPolicy as PerStepPolicy,
     PerStepTransformer as PerStepTransformer,
 )
+from .chunk_ppo import GaussianChunks as GaussianChunks, fit_chunks as fit_chunks
 from .chunking import ChunkedPolicy as ChunkedPolicy
 from .demonstrations import Demonstrations as Demonstrations
 from .diffusion_policy import DiffusionPolicy as DiffusionPolicy, sampled_contexts as sampled_contexts

@@ -1,4 +1,4 @@
-"""Push-T as the policies see it: the corners of the T and the finger; demonstrations; pushing from common starts."""
+"""Push-T as the policies see it, the corners of the T and the finger, and demonstrations of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 
 from reprise.data import Episodes, episodes
 from reprise.envs import PushT, keypoints
-from reprise.policies import ChunkedPolicy, ImitationPolicy
 
-__all__ = ["demonstrations", "observed", "push"]
+__all__ = ["demonstrations", "observed"]
 
 
 def observed(poses: np.ndarray) -> np.ndarray:
@@ -30,26 +29,3 @@ def demonstrations(people: bool, seed: int) -> Episodes:
         state = env.step(done[-1])[0]
     swings = zip(np.stack(seen, 1), np.stack(done, 1), strict=True)
     return Episodes.of([{"observations": {"state": states}, "actions": actions} for states, actions in swings])
-
-
-def push(policy: ImitationPolicy, *, worlds: int, limit: int, execute: int, seed: int) -> np.ndarray:
-    """The largest reward of each board, coverage / 0.95 and at most 1, when a policy pushes until it covers that much.
-
-    Args:
-        policy: plans chunks from what :func:`observed` gives.
-        worlds: boards, side by side.
-        limit: steps of 0.1 s on each.
-        execute: actions that are played of a chunk.
-        seed: of the starts.
-    """
-    env = PushT(worlds, obs_mode="keypoints", max_episode_steps=None)
-    state, _ = env.reset(seed=seed)
-    chunked, best, over = ChunkedPolicy(policy, execute), np.zeros(worlds), np.zeros(worlds, bool)
-    chunked.reset()
-    for _ in range(limit):
-        state, rewards, terminated, *_ = env.step(chunked.act(state))
-        best = np.where(over, best, np.maximum(best, rewards))
-        over |= terminated
-        if over.all():
-            break
-    return best

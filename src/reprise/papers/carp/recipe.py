@@ -15,15 +15,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from reprise.envs import PushT
 from reprise.papers.carp.decoding import decoded, make_policy
 from reprise.papers.carp.pictures import draw
-from reprise.papers.carp.push_t import demonstrations, observed, push
-from reprise.policies import CARPPolicy, ImitationPolicy
+from reprise.papers.carp.push_t import demonstrations, observed
+from reprise.policies import CARPPolicy, ChunkedPolicy, ImitationPolicy, evaluate
 from reprise.training import Diverged
 
 SCENE = np.array([256.0, 140.0, 256.0, 256.0, 0.79])  # of the figure: finger, then the T, nearly on its mark
 SAMPLES = 24  # chunks drawn for it
-WORST = {"coverage": 0.0, "error": 4.0}  # of a policy that diverged
+WORST = {"coverage": 0.0, "success": 0.0, "error": 4.0}  # of a policy that diverged
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ def measure(trial: Any) -> dict[str, float]:
     for name in s.decodings:
         policy = decoded(policy, name)
         torch.manual_seed(trial.seed)
-        covered = push(policy, worlds=s.worlds, limit=s.limit, execute=s.execute, seed=1_000_003 * (trial.seed + 1))
-        metrics[f"coverage[{name}]"] = float(covered.mean())
+        boards = PushT(s.worlds, obs_mode="keypoints", max_episode_steps=s.limit)
+        pushed = evaluate(ChunkedPolicy(policy, s.execute), boards, seed=1_000_003 * (trial.seed + 1))
+        metrics[f"coverage[{name}]"] = float(pushed.best_rewards.mean())
+        metrics[f"success[{name}]"] = pushed.success_rate
         metrics[f"error[{name}]"] = float((_predict(policy, unseen) - unseen["actions"]).square().mean())
     _keep_scene(policy, name, trial.folder / "scene.npz")
     return metrics
@@ -96,7 +99,10 @@ def _keep_scene(policy: ImitationPolicy, decoding: str, path: Any) -> None:
     content = {"pose": SCENE, "decoding": decoding, "samples": chunks.cpu().numpy()}
     if isinstance(policy, CARPPolicy):
         tokenizer, scale = policy.module.tokenizer, policy.normalizers["actions"]
-        parts = [scale.inverse(tokenizer.reconstruct(scale(chunks[:1]).clamp(-1, 1), k + 1)) for k in range(len(tokenizer.scales))]
+        parts = [
+            scale.inverse(tokenizer.reconstruct(scale(chunks[:1]).clamp(-1, 1), k + 1))
+            for k in range(len(tokenizer.scales))
+        ]
         content |= {"scales": torch.cat(parts).cpu().numpy(), "tokens": np.array(tokenizer.tokens)}
     np.savez(path, **content)
 

@@ -53,6 +53,7 @@ class TokenPolicy(ImitationPolicy):
         depth: blocks.
         heads: of the attention; None takes ``depth``, as published.
         top_k: 1 takes the likeliest token; more draws among so many. It may be changed after training.
+        encoder: arguments of the :class:`~reprise.policies.ObservationEncoder`, for pictures.
         **options: of :class:`~reprise.policies.ImitationPolicy`.
     """
 
@@ -68,11 +69,13 @@ class TokenPolicy(ImitationPolicy):
         depth: int = 8,
         heads: int | None = None,
         top_k: int = 1,
+        encoder: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         padding = {"first_action": 1 - history, "pad_start": history - 1, "pad_end": execute - 1}
         super().__init__(horizon=horizon, history=history, **padding | options)
         self.execute, self.embed_dim, self.depth, self.heads, self.top_k = execute, embed_dim, depth, heads, top_k
+        self.encoder = dict(encoder or {})
 
     @property
     def noisy(self) -> bool:  # type: ignore[override]
@@ -221,7 +224,7 @@ class CARPPolicy(TokenPolicy):
 
     def build(self, shapes: Shapes) -> Stages:
         """Encoder, tokenizer and transformer."""
-        encoder = ObservationEncoder(shapes, self.history)
+        encoder = ObservationEncoder(shapes, self.history, **self.encoder)
         tokenizer = ActionTokenizer(
             shapes.action, self.horizon, self.vocab, self.code_dim, self.ch, self.mult, self.scales, cosine=self.cosine
         )
@@ -286,7 +289,7 @@ class PerStepPolicy(TokenPolicy):
 
     def build(self, shapes: Shapes) -> Stages:
         """Encoder and transformer."""
-        encoder = ObservationEncoder(shapes, self.history)
+        encoder = ObservationEncoder(shapes, self.history, **self.encoder)
         transformer = PerStepTransformer(
             encoder.size,
             shapes.action,
