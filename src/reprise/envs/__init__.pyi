@@ -1,5 +1,4 @@
 from . import maniskill as maniskill, tabletop as tabletop
-from .chunks import ChunkedEnv as ChunkedEnv
 from .block_push import (
     BLOCK_ENTRIES as BLOCK_ENTRIES,
     BlockPush as BlockPush,
@@ -8,6 +7,7 @@ from .block_push import (
     block_push_goals as block_push_goals,
     block_push_pairs as block_push_pairs,
 )
+from .chunks import ChunkedEnv as ChunkedEnv
 from .fisheries import Fishery as Fishery, FisheryEnv as FisheryEnv, FisheryVectorEnv as FisheryVectorEnv
 from .mujoco_world import MujocoWorld as MujocoWorld
 from .peg import (

@@ -1,13 +1,13 @@
 from .bc import BC as BC
-from .best_of_n import BestOfN as BestOfN
-from .chunk_ppo import GaussianChunks as GaussianChunks, fit_chunks as fit_chunks
 from .beso import (
-from .beso.gpt import GoalGPT as GoalGPT, ScoreGPT as ScoreGPT
-from .beso.policies import (
     BESOPolicy as BESOPolicy,
     BESOSampling as BESOSampling,
     CBeTPolicy as CBeTPolicy,
     GCBCPolicy as GCBCPolicy,
+    GoalGPT as GoalGPT,
+    ScoreGPT as ScoreGPT,
+)
+from .best_of_n import BestOfN as BestOfN
 from .carp import (
     ActionBins as ActionBins,
     ActionTokenizer as ActionTokenizer,
