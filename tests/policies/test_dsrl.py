@@ -5,7 +5,7 @@ from gymnasium.spaces import Box
 
 from reprise.diffusion import DDIM, ForwardProcess, alpha_bars, betas
 from reprise.envs import ChunkedEnv, PegInsert
-from reprise.policies import DSRL, BestOfN, SteeredPolicy
+from reprise.policies import DSRL, BestOfN, ChunkedPolicy, SteeredPolicy
 from reprise.rl import SAC, QNetworks, TanhGaussianActor
 from reprise.testing import Countdown, Match
 
@@ -276,6 +276,9 @@ def test_saved_and_loaded_it_acts_and_learns_alike(tmp_path):
     again = SteeredPolicy.load(tmp_path / "steered", Foreign())
     np.testing.assert_array_equal(steered.plan(x), again.plan(x))
     np.testing.assert_allclose(steered.plan(x)[:, :1], dsrl.act(x, deterministic=True), atol=1e-6)
+    acting = ChunkedPolicy(again, execute=1)  # wherever a policy is
+    np.testing.assert_array_equal(acting.act(x), again.act(x))
+    acting.reset(np.ones(5, bool))
     with pytest.raises(ValueError, match="holds SteeredPolicy, not DSRL"):
         DSRL.load(tmp_path / "steered", Match(), policy=Foreign())
 

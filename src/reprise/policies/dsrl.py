@@ -301,6 +301,15 @@ class SteeredPolicy:
         chosen = (self.noise_bound * mean.tanh()).reshape(len(mean), *self.noise_shape)
         return _as_plan(self.policy)(observation, chosen)
 
+    def act(self, observation: Any) -> np.ndarray:
+        """(B, A) the first actions of new plans; :class:`~reprise.policies.ChunkedPolicy` plans less often."""
+        return np.asarray(self.plan(observation))[:, 0]
+
+    def reset(self, mask: Any = None) -> None:
+        """Let the policy forget all environments, or those of a mask (B,), if it remembers any."""
+        if hasattr(self.policy, "reset"):
+            self.policy.reset(mask)
+
     def save(self, path: Path | str) -> None:
         """Write the actor as ``path.safetensors`` and its sizes as ``path.json``; the policy is not written."""
         layers = [layer for layer in self.actor.body.layers if isinstance(layer, StackedLinear)]

@@ -15,7 +15,7 @@ ARMS = {  # name in the figure and colour
     "base": ("frozen\npolicy", "#4d4d4d"),
     "dsrl_na": ("DSRL-NA", "#d95f02"),
     "dsrl_sac": ("DSRL-SAC", "#1f77b4"),
-    "sac": ("SAC,\nno prior", "#9f9f9f"),
+    "sac": ("SAC on\nactions", "#9f9f9f"),
     "best_of_n": ("best of\n16 plans", "#2ca02c"),
 }
 PATHS = ("base", "dsrl_na")  # whose pegs are shown
