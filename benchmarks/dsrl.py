@@ -88,4 +88,22 @@ def _peer(sb3: object) -> object:
     peer = sb3.SAC(  # type: ignore[attr-defined]
         "MlpPolicy", Noise(), policy_kwargs={"net_arch": [WIDTH] * 3, "activation_fn": nn.Tanh}, seed=0, device="cpu"
     )
+    for part, nets in (
+        (peer.actor, [peer.actor.latent_pi]),
+        (peer.critic, peer.critic.q_networks),
+        (peer.critic_target, peer.critic_target.q_networks),
+    ):
+        for net in nets:
+            _normalise(net)
+        part.optimizer = torch.optim.Adam(part.parameters(), 3e-4)
     return peer.learn(400)
+
+
+def _normalise(net: nn.Sequential) -> None:
+    """Put a layer norm before every tanh."""
+    layers = list(net)
+    net._modules.clear()
+    for layer in layers:
+        if isinstance(layer, nn.Tanh):
+            net.append(nn.LayerNorm(WIDTH))
+        net.append(layer)
