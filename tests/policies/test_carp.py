@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -445,12 +448,17 @@ def walks(*lengths, dims=2, seed=0):
     return Episodes.of(parts)
 
 
-def policy_of(kind=CARPPolicy, **options):
+@cache
+def trained(kind):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        policy = kind(depth=2, embed_dim=16, **options)
         extra = {"tokenizer": {"steps": 20, "learning_rate": 1e-2}} if kind is CARPPolicy else {}
+        policy = kind(depth=2, embed_dim=16)
         return policy.fit(walks(30, 40), steps=20, batch_size=16, learning_rate=1e-2, **extra)
+
+
+def policy_of(kind=CARPPolicy):
+    return deepcopy(trained(kind))
 
 
 def test_windows_begin_one_step_before_an_episode_and_reach_seven_beyond_it():

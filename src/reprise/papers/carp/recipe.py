@@ -96,7 +96,7 @@ def _keep_scene(policy: ImitationPolicy, decoding: str, path: Any) -> None:
     """Chunks for the figure's scene, and for CARP the first of them as its scales tell it."""
     policy.reset()
     chunks = policy.plan(observed(np.tile(SCENE, (SAMPLES, 1))))
-    content = {"pose": SCENE, "decoding": decoding, "samples": chunks.cpu().numpy()}
+    content: dict[str, Any] = {"pose": SCENE, "decoding": decoding, "samples": chunks.cpu().numpy()}
     if isinstance(policy, CARPPolicy):
         tokenizer, scale = policy.module.tokenizer, policy.normalizers["actions"]
         parts = [
