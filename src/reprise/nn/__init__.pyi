@@ -8,6 +8,7 @@ from .diffusion_mlp import DiffusionMLP as DiffusionMLP
 from .diffusion_transformer import DiffusionTransformer as DiffusionTransformer
 from .drop_path import DropPath as DropPath, drop_path_rates as drop_path_rates
 from .film import FiLM as FiLM
+from .film_resnet import FiLMResNet as FiLMResNet
 from .hooks import capture as capture, evaluating as evaluating, find_layer as find_layer, unwrap as unwrap
 from .hopfield import (
     AssociativeMemory as AssociativeMemory,
@@ -44,9 +45,11 @@ from .moat import (
     MOATConfig as MOATConfig,
     TransformerBlock2d as TransformerBlock2d,
 )
+from .qk_norm_attention import QKNormAttention as QKNormAttention
 from .relative_attention import RelativePositionBias as RelativePositionBias, RelPosAttention2d as RelPosAttention2d
 from .residual_mlp import ResidualMLP as ResidualMLP
 from .resnet import NormPlace as NormPlace, ResidualBlock as ResidualBlock, ResNet as ResNet, resnet as resnet
+from .rms_norm import RMSNorm as RMSNorm
 from .scattering import (
     FeatureExtractor as FeatureExtractor,
     FilterBank as FilterBank,
@@ -79,6 +82,7 @@ from .spatial_softmax import SpatialSoftmax as SpatialSoftmax
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
 from .stacked import StackedLinear as StackedLinear, StackedMLP as StackedMLP
 from .step_embedding import SinusoidalEmbedding as SinusoidalEmbedding
+from .swish_glu import GatedMLP as GatedMLP, SwishGLU as SwishGLU
 from .tiny_vgg import (
     FlattenChannelsLast as FlattenChannelsLast,
     TinyVGG as TinyVGG,

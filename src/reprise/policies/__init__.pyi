@@ -1,3 +1,4 @@
+from . import mode as mode
 from .bc import BC as BC
 from .beso import (
     BESOPolicy as BESOPolicy,
@@ -24,6 +25,7 @@ from .dsrl import DSRL as DSRL, SteeredPolicy as SteeredPolicy
 from .encoders import ObservationEncoder as ObservationEncoder, PictureEncoder as PictureEncoder
 from .evaluate import Evaluation as Evaluation, evaluate as evaluate
 from .imitation import ImitationPolicy as ImitationPolicy, masked_mean as masked_mean
+from .mode import MoDEBlock as MoDEBlock, MoDEPolicy as MoDEPolicy, MoDETransformer as MoDETransformer
 from .observations import Shapes as Shapes
 from .resip import (
     ResidualActorCritic as ResidualActorCritic,
