@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -29,13 +29,14 @@ AVERAGE = {"decay": 0.9999, "power": 2 / 3}  # of the weights
 class MoDEPolicy(ImitationPolicy):
     """Chunks of actions by a diffusion transformer with experts for noise levels.
 
-    Every thing that is observed becomes one token: a state by a linear layer, a picture by a FiLM-ResNet that knows the
-    goal. The goal is the encoded instruction, the observations of a goal, or both, one after the other.
+    Everything that is observed becomes a token: a state, or each part of it, by a linear layer, a picture by a
+    FiLM-ResNet that knows the goal. The goal is the encoded instruction, the observations of a goal, or both, one after the other.
 
     Args:
         horizon: H, actions in a chunk.
         network: "mode", or "cross_attention" for the dense baseline (:class:`CrossAttentionTransformer`).
         token_dim: of an observation token.
+        parts: name of a state to sizes that add up to its own: it becomes as many tokens.
         camera: arguments of :class:`~reprise.nn.FiLMResNet` for pictures; by default depth 18, FiLM inside its blocks.
         transformer: further arguments of the network: embed_dim, n_layers, n_heads, n_experts, top_k, router, ...
         balance_weight: of the load-balance loss.
@@ -65,6 +66,7 @@ class MoDEPolicy(ImitationPolicy):
         horizon: int = 10,
         network: str = "mode",
         token_dim: int = 512,
+        parts: Mapping[str, Sequence[int]] | None = None,
         camera: Mapping[str, Any] | None = None,
         transformer: Mapping[str, Any] | None = None,
         balance_weight: float = 0.01,
@@ -79,6 +81,7 @@ class MoDEPolicy(ImitationPolicy):
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}; there are {', '.join(map(repr, NETWORKS))}")
         self.network, self.token_dim, self.sampler = network, token_dim, sampler
+        self.parts = {name: tuple(sizes) for name, sizes in (parts or {}).items()}
         self.camera, self.transformer = dict(camera or {"where": "block"}), dict(transformer or {})
         self.balance_weight, self.sigma_data, self.sigma_max = balance_weight, sigma_data, sigma_max
         self.sigma_min = sigma_min
@@ -91,7 +94,7 @@ class MoDEPolicy(ImitationPolicy):
             self.token_dim, goal_dim or None, shapes.action, horizon=self.horizon, history=self.history,
             **self.transformer,
         )  # fmt: skip
-        return Denoiser(shapes, goal_dim, self.token_dim, self.camera, EDM(net, self.sigma_data))
+        return Denoiser(shapes, goal_dim, self.token_dim, self.parts, self.camera, EDM(net, self.sigma_data))
 
     def fit(self, episodes: Episodes, *, steps: int, **training: Any) -> Self:
         """Learn from demonstrations, by default as published but for the shape of the learning rate's rise and fall.
@@ -134,33 +137,49 @@ class MoDEPolicy(ImitationPolicy):
 class Denoiser(nn.Module):
     """What is observed and wanted to tokens, and the denoiser that looks at them."""
 
-    def __init__(self, shapes: Shapes, goal_dim: int, token_dim: int, camera: Mapping[str, Any], denoiser: EDM) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        goal_dim: int,
+        token_dim: int,
+        parts: Mapping[str, Sequence[int]],
+        camera: Mapping[str, Any],
+        denoiser: EDM,
+    ) -> None:
         super().__init__()
-        self.shapes, self.denoiser = shapes, denoiser
+        self.shapes, self.denoiser, self.sizes = shapes, denoiser, dict[str, list[int]]()
         if pictures := [name for name, shape in shapes.goal.items() if is_picture(shape)]:
             raise ValueError(f"the goal {pictures[0]!r} is a picture; MoDE takes instructions and states as goals")
+        if unknown := [name for name in parts if name not in shapes.observations]:
+            raise ValueError(f"parts are given for {unknown[0]!r}; observed are {', '.join(shapes.observations)}")
         self.encoders = nn.ModuleDict()
         for name, shape in shapes.observations.items():
-            if not is_picture(shape):
-                self.encoders[name] = nn.Linear(torch.Size(shape).numel(), token_dim)
-            elif not goal_dim:
-                raise ValueError(f"the encoder of {name!r} needs a goal or an instruction, and the policy has neither")
-            else:
+            if is_picture(shape):
+                if not goal_dim:
+                    raise ValueError(f"the encoder of {name!r} knows the goal or the instruction; there is neither")
                 self.encoders[name] = FiLMResNet(goal_dim, out_features=token_dim, **camera)
+                continue
+            size = torch.Size(shape).numel()
+            self.sizes[name] = sizes = list(parts.get(name, (size,)))
+            if sum(sizes) != size:
+                raise ValueError(f"the parts {sizes} of {name!r} do not add up to its {size} numbers")
+            self.encoders[name] = nn.ModuleList(nn.Linear(part, token_dim) for part in sizes)
 
     def condition(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Observation tokens (B, history, C, token_dim) and the goal (B, goal_dim), or None."""
-        parts = [batch["goal"][name].flatten(1) for name in self.shapes.goal]
-        parts += [batch["instruction"]] if self.shapes.instruction else []
-        goal = torch.cat(parts, 1) if parts else None
-        tokens = [self._token(name, batch["observations"][name], goal) for name in self.shapes.observations]
+        wanted = [batch["goal"][name].flatten(1) for name in self.shapes.goal]
+        wanted += [batch["instruction"]] if self.shapes.instruction else []
+        goal = torch.cat(wanted, 1) if wanted else None
+        tokens: list[Tensor] = []
+        for name, encoder in self.encoders.items():
+            seen = batch["observations"][name]
+            if name in self.sizes:
+                parts = seen.flatten(2).split(self.sizes[name], 2)
+                tokens += [layer(part) for layer, part in zip(encoder, parts, strict=True)]
+            else:
+                assert goal is not None
+                times = seen.shape[1]
+                pixels = seen.flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
+                pixels = pixels.contiguous(memory_format=torch.channels_last)
+                tokens.append(encoder(pixels, goal.repeat_interleave(times, 0)).unflatten(0, (-1, times)))
         return torch.stack(tokens, 2), goal
-
-    def _token(self, name: str, seen: Tensor, goal: Tensor | None) -> Tensor:
-        if not is_picture(self.shapes.observations[name]):
-            return self.encoders[name](seen.flatten(2))
-        times = seen.shape[1]
-        pixels = seen.flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        assert goal is not None
-        return self.encoders[name](pixels, goal.repeat_interleave(times, 0)).unflatten(0, (-1, times))

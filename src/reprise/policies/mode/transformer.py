@@ -217,7 +217,7 @@ class MoDETransformer(nn.Module):
             ValueError: shapes that do not fit, a goal that is missing or not expected.
         """
         cached: list[Cached] | None = None
-        if not self.training and len(c_noise):
+        if not self.training and len(c_noise) == len(actions) > 0:
             low, high = (float(level) for level in c_noise.aminmax())
             if low == high:  # as in a sampler: one level for all is routed once
                 c_noise, cached = c_noise[:1], self._cache.get(low)

@@ -1,0 +1,120 @@
+"""Do experts for noise levels make a better policy than a dense transformer of the same active size?
+
+Ten tasks on a table, asked for in words. Both policies learn from the same scripted demonstrations in as many updates,
+plan eight actions in ten denoising steps, and carry all of them out. They are asked to do every task on new tables, and
+to denoise demonstrations they never saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+
+from reprise.data import Episodes
+from reprise.envs.tabletop import TASKS, Tabletop, demonstrate
+from reprise.papers.mode.pictures import draw
+from reprise.policies import ChunkedPolicy, Demonstrations, MoDEPolicy, MoDETransformer, masked_mean
+from reprise.training import Diverged
+
+
+@dataclass(frozen=True)
+class Settings:
+    network: str = "mode"  # or "cross_attention", the dense baseline
+    transformer: dict[str, Any] = field(default_factory=dict)  # what tells ablations apart: router, noise_conditioning
+    tasks: tuple[str, ...] = TASKS  # of the table
+    demonstrations: int = 50  # of each task
+    held_out: int = 10  # demonstrations of each task that only the denoiser's error is measured on
+    embed_dim: int = 64  # width of tokens
+    n_layers: int = 3  # blocks
+    n_heads: int = 4  # of attention
+    horizon: int = 8  # actions in a chunk; all are carried out
+    dropout: float = 0.0  # of attention and perceptrons; published are 0.3 and 0.1 at sixteen times the width
+    steps: int = 1500  # updates
+    batch_size: int = 128  # windows in an update
+    learning_rate: float = 1e-3  # peak of AdamW
+    rollouts: int = 20  # tables for each task
+    seconds: float = 3.0  # before a task counts as failed; demonstrations take up to two
+
+
+def prepare(trial: Any) -> tuple[Episodes, Episodes]:
+    """This seed's demonstrations, and those held out."""
+    s = trial.settings
+    seed = 2 * trial.seed
+    return demonstrate(s.tasks, s.demonstrations, seed), demonstrate(s.tasks, s.held_out, seed + 1)
+
+
+def measure(trial: Any) -> dict[str, float]:
+    """Train one policy, ask it for every task, and let it denoise."""
+    s, (episodes, unseen) = trial.settings, trial.shared
+    policy = MoDEPolicy(
+        horizon=s.horizon, network=s.network, token_dim=s.embed_dim, parts={"state": (6, 20)}, instructions=64,
+        transformer={
+            "embed_dim": s.embed_dim, "n_layers": s.n_layers, "n_heads": s.n_heads,
+            "attention_dropout": s.dropout, "mlp_dropout": s.dropout, **s.transformer,
+        },
+        device=trial.device,
+    )  # fmt: skip
+    try:
+        policy.fit(
+            episodes, steps=s.steps, batch_size=s.batch_size, learning_rate=s.learning_rate, on_step=trial.on_step
+        )
+    except Diverged:
+        return {"success": 0.0, "score_loss": 10.0}
+    trial.count(updates=s.steps)
+    losses = score_losses(policy, policy.prepare(unseen)[0])
+    done = succeed(trial, ChunkedPolicy(policy, execute=s.horizon))
+    metrics = {"success": float(done.mean()), "score_loss": float(np.mean(list(losses.values())))}
+    metrics |= {f"success[{task}]": float(share) for task, share in zip(s.tasks, done.mean(1), strict=True)}
+    metrics |= {f"score_loss[{level:.3g}]": loss for level, loss in losses.items()}
+    net = policy.module.denoiser.net
+    if isinstance(net, MoDETransformer) and net.can_cache:
+        levels = torch.logspace(-3, np.log10(80), 60, device=trial.device)
+        metrics["bits"] = net.specialisation(policy.sigmas[:-1])
+        probabilities = net.router_probabilities(levels).cpu().numpy()
+        np.savez(trial.folder / "router.npz", levels=levels.cpu(), probabilities=probabilities, sampler=policy.sigmas)
+    return metrics
+
+
+@torch.no_grad()
+def score_losses(policy: MoDEPolicy, unseen: Demonstrations, levels: int = 10) -> dict[float, float]:
+    """The weighted squared error of the denoiser, by noise level: those at even shares of the training density."""
+    policy.module.eval()
+    batch = unseen.some(2048, seed=0)
+    tokens, goal = policy.module.condition(batch)
+    generator = torch.Generator().manual_seed(0)  # the same noise for every policy
+    losses = {}
+    for share in torch.linspace(0.5 / levels, 1 - 0.5 / levels, levels):
+        sigma = policy.sigma_data * (0.5 * share.logit()).exp()
+        noise = torch.randn(batch["actions"].shape, generator=generator).to(goal)
+        errors = policy.module.denoiser.loss(
+            batch["actions"], tokens, goal, sigma=sigma.to(goal).expand(len(tokens)), noise=noise, reduction="none"
+        )
+        losses[float(sigma)] = float(masked_mean(errors, batch["padding"]))
+    return losses
+
+
+def succeed(trial: Any, policy: ChunkedPolicy) -> np.ndarray:
+    """(tasks, rollouts): which were done in time; all are tried side by side."""
+    s = trial.settings
+    names = np.repeat(s.tasks, s.rollouts).tolist()
+    steps = round(20 * s.seconds)
+    env = Tabletop(len(names), tasks=s.tasks, max_episode_steps=steps)
+    observation, _ = env.reset(seed=trial.seed, options={"task": names})
+    done, running = np.zeros(len(names), bool), np.ones(len(names), bool)
+    for _ in range(steps):
+        observation, _, terminated, truncated, _ = env.step(policy.act(observation))
+        done |= running & terminated
+        running &= ~(terminated | truncated)
+        policy.reset(terminated | truncated)
+    env.close()
+    return done.reshape(len(s.tasks), s.rollouts)
+
+
+def figure(results: Any) -> Figure:
+    """Success by task, error by noise level, and which experts the router takes at which level."""
+    return draw(results)
