@@ -7,6 +7,7 @@ product computes all experts for all tokens and scales hidden units by the weigh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Loop(nn.Module):
         super().__init__()
         _, hidden, dim = experts.weight_out.shape
         self.experts = nn.ModuleList(GatedMLP(dim, hidden, experts.dropout) for _ in experts.weight_in)
+        mlp: Any
         for n, mlp in enumerate(self.experts):
             up, _, down = mlp
             up.weight.data, up.bias.data = experts.weight_in.data[n].clone(), experts.bias_in.data[n].clone()
@@ -67,7 +69,10 @@ def rows() -> Iterator[Row]:
     """Training steps of experts at three sizes, of the laptop's network, and calls of cached networks."""
     for dim, batch, tokens in ((64, 128, 12), (128, 256, 12), (1024, 16, 14)):
         experts = Experts(dim, N, dropout=0.1).eval()
-        ours, peers = _step(experts, batch, tokens), {"loop over experts": Loop(experts), "all experts": Wide(experts)}
+        ours, peers = (
+            _step(experts, batch, tokens, dim),
+            {"loop over experts": Loop(experts), "all experts": Wide(experts)},
+        )
         work = f"{K} of {N} experts drawn per token, forward and backward, ({batch}, {tokens}, {dim})"
         yield from compare(
             work, ours, {n: _step(peer, batch, tokens, dim) for n, peer in peers.items()}, tolerance=1e-3
@@ -92,9 +97,8 @@ def rows() -> Iterator[Row]:
             yield from compare(work, _call(net, size, batch), peer, tolerance=None)  # another function
 
 
-def _step(module: nn.Module, batch: int, tokens: int, dim: int = 0) -> Callable[[], list[Tensor]]:
+def _step(module: nn.Module, batch: int, tokens: int, dim: int) -> Callable[[], list[Tensor]]:
     """Forward and backward in evaluation mode, where outputs can be compared."""
-    dim = dim or module.weight_in.shape[2]
     g = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(batch, tokens, dim, generator=g) for _ in range(2))
     weights, index = torch.rand(batch, tokens, N, generator=g).topk(K)
@@ -111,7 +115,7 @@ def _step(module: nn.Module, batch: int, tokens: int, dim: int = 0) -> Callable[
 
 def _with_loops(net: MoDETransformer) -> MoDETransformer:
     for block in net.blocks:
-        block.experts = Loop(block.experts)
+        block.experts = Loop(block.experts)  # type: ignore[arg-type]
     return net
 
 

@@ -117,13 +117,13 @@ def test_evaluation_routes_by_the_noise_level_alone():
     for sigma in (0.01, 1.0, 50.0):
         one, other = (routings(net, **batch(3, seed), c_noise=levels(3, sigma)) for seed in (1, 2))
         for a, b in zip(one, other, strict=True):
-            assert torch.equal(a.index, b.index) and torch.equal(a.weights, b.weights)
-            assert a.index.shape[1] == 1  # one choice for all tokens
+            assert torch.equal(a.chosen, b.chosen) and torch.equal(a.weights, b.weights)
+            assert a.chosen.shape[1] == 1  # one choice for all tokens
     mixed = torch.cat([levels(2, 0.01), levels(1, 50.0)])
     for i, routing in enumerate(routings(net, **batch(), c_noise=mixed)):
-        assert torch.equal(routing.index[0], routing.index[1])
+        assert torch.equal(routing.chosen[0], routing.chosen[1])
         alone = routings(net, **batch(), c_noise=levels(3, 50.0))[i]
-        assert torch.equal(routing.index[2], alone.index[0])
+        assert torch.equal(routing.chosen[2], alone.chosen[0])
     assert len({tuple(net.router_probabilities(torch.tensor([s]))[0, 0].topk(2).indices.tolist())
                 for s in (0.001, 0.1, 1.0, 80.0)}) > 1  # fmt: skip
 
@@ -143,17 +143,17 @@ def test_training_draws_for_every_token_but_its_probabilities_come_from_the_nois
     one, other = (routings(net, **batch(8, seed), c_noise=levels(8, 0.3)) for seed in (1, 2))
     for a, b in zip(one, other, strict=True):
         assert torch.equal(a.probabilities, b.probabilities) and a.probabilities.shape == (8, 1, 4)
-        assert a.index.shape == (8, 8, 2)  # phi, goal, two observations, four actions
-        assert (a.index != a.index[:, :1]).any() and not torch.equal(a.index, b.index)
+        assert a.chosen.shape == (8, 8, 2)  # phi, goal, two observations, four actions
+        assert (a.chosen != a.chosen[:, :1]).any() and not torch.equal(a.chosen, b.chosen)
     per_sample = routings(network(draw="sample").train(), **batch(8), c_noise=levels(8, 0.3))
-    assert all(routing.index.shape == (8, 1, 2) for routing in per_sample)
+    assert all(routing.chosen.shape == (8, 1, 2) for routing in per_sample)
 
 
 def test_token_routers_look_at_the_tokens():
     for router in ("token", "noise+token"):
         net = network(router=router)
         one, other = (routings(net, **batch(8, seed), c_noise=levels(8, 0.3))[0] for seed in (1, 2))
-        assert one.index.shape == (8, 8, 2) and not torch.equal(one.probabilities, other.probabilities)
+        assert one.chosen.shape == (8, 8, 2) and not torch.equal(one.probabilities, other.probabilities)
         again = routings(net, **batch(8), c_noise=levels(8, 30.0))[0].probabilities
         # The token of the noise level aside, what comes first differs only where the router sees the level.
         assert (
@@ -168,12 +168,12 @@ def test_chosen_experts_differ_and_their_weights_add_up_to_one(k, train, seed):
     router = Router(6, 4, k, hidden=12).train(train)
     nn.init.normal_(router.net[-1].weight, std=3.0)
     routing = router(torch.randn(5, 1, 6), tokens=7)
-    assert routing.index.shape == (5, 7 if train else 1, k)
-    assert all(len(set(row)) == k for row in routing.index.flatten(0, 1).tolist())
+    assert routing.chosen.shape == (5, 7 if train else 1, k)
+    assert all(len(set(row)) == k for row in routing.chosen.flatten(0, 1).tolist())
     torch.testing.assert_close(routing.weights.sum(-1), torch.ones(routing.weights.shape[:-1]))
     if not train:
         expected = routing.probabilities.topk(k, -1)
-        assert torch.equal(routing.index, expected.indices)
+        assert torch.equal(routing.chosen, expected.indices)
 
 
 def test_draws_have_the_probabilities_of_drawing_without_replacement():
@@ -181,7 +181,7 @@ def test_draws_have_the_probabilities_of_drawing_without_replacement():
     router = Router(1, 3, 2)
     p = torch.tensor([0.6, 0.3, 0.1])
     router.net[0].weight.data = p.log()[:, None]
-    first, second = router(torch.ones(1, 1, 1), tokens=20_000).index[0].T
+    first, second = router(torch.ones(1, 1, 1), tokens=20_000).chosen[0].T
     assert abs(float((first == 0).float().mean()) - 0.6) < 0.02
     assert abs(float(((first == 0) & (second == 1)).float().mean()) - 0.6 * 0.3 / 0.4) < 0.02
 
@@ -480,7 +480,7 @@ def test_frozen_routers_draw_but_do_not_learn():
     net = network().train()
     net.freeze_router()
     one, other = (routings(net, **batch(8), c_noise=levels(8, 0.3)) for _ in range(2))
-    assert not torch.equal(one[0].index, other[0].index)
+    assert not torch.equal(one[0].chosen, other[0].chosen)
     (call(net, 0.3).sum() + net.load_balancing_loss()).backward()
     assert float(net.load_balancing_loss()) == 0 == float(net.router_z_loss())
     for block in net.blocks:

@@ -57,7 +57,7 @@ class FiLMResNet(nn.Module):
             raise ValueError(f'where is "stage" or "block", not {where!r}')
         options |= {"num_classes": 0}
         self.resnet = ResNet(**options) if depth is None else resnet(depth, **options)
-        stages = [self.resnet.get_submodule(f"layer{i + 1}") for i in range(self.resnet.num_stages)]
+        stages: list[Any] = [self.resnet.get_submodule(f"layer{i + 1}") for i in range(self.resnet.num_stages)]
         self.where = where
         if where == "block" and any(block.depth != 2 for stage in stages for block in stage):
             raise ValueError('where="block" needs basic blocks; take depth 18 or 34, or where="stage"')
@@ -65,10 +65,11 @@ class FiLMResNet(nn.Module):
         for stage in stages:
             channels = stage[-1].get_submodule(f"conv{stage[-1].depth}").out_channels
             parts = 2 * len(stage) if where == "block" else 2
-            self.film.append(nn.Linear(condition_dim, parts * channels))
+            film = nn.Linear(condition_dim, parts * channels)
             if where == "stage":
-                nn.init.zeros_(self.film[-1].weight)
-                nn.init.zeros_(self.film[-1].bias)
+                nn.init.zeros_(film.weight)
+                nn.init.zeros_(film.bias)
+            self.film.append(film)
         self.head = nn.Identity() if out_features is None else nn.Linear(channels, out_features)
         self.features = channels if out_features is None else out_features
 
@@ -77,7 +78,7 @@ class FiLMResNet(nn.Module):
         net = self.resnet
         x = net.maxpool(net.relu(net.bn1(net.conv1(pictures))))
         for i, film in enumerate(self.film):
-            stage = net.get_submodule(f"layer{i + 1}")
+            stage: Any = net.get_submodule(f"layer{i + 1}")
             if self.where == "stage":
                 gamma, beta = film(condition)[..., None, None].chunk(2, 1)
                 x = stage(x) * (1 + gamma) + beta

@@ -31,7 +31,7 @@ def dense_twin(size: Size) -> MoDETransformer:
     """The network with one wide perceptron in the place of experts and router; its width makes up for both."""
     dim = size["embed_dim"]
     with torch.device("meta"):
-        block = MoDETransformer(**size | {"n_layers": 1}).blocks[0]
+        block: Any = MoDETransformer(**size | {"n_layers": 1}).blocks[0]
     # A hidden unit has 2 D + 2 weights on the way in and D on the way out.
     width = round((parameters(block.experts) + parameters(block.router)) / (3 * dim + 2))
     return MoDETransformer(**size, n_experts=1, top_k=1, mlp_ratio=width / dim)

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-
 from reprise.data import Episodes
 from reprise.envs.tabletop import TASKS, Tabletop, demonstrate
-from reprise.papers.mode.pictures import draw
+from reprise.papers.mode.pictures import draw, film
 from reprise.policies import ChunkedPolicy, Demonstrations, MoDEPolicy, MoDETransformer, masked_mean
 from reprise.training import Diverged
+
+SHOWN = 4  # tasks of which an episode is kept for the figure
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def measure(trial: Any) -> dict[str, float]:
         return {"success": 0.0, "score_loss": 10.0}
     trial.count(updates=s.steps)
     losses = score_losses(policy, policy.prepare(unseen)[0])
-    done = succeed(trial, ChunkedPolicy(policy, execute=s.horizon))
+    done = succeed(trial, ChunkedPolicy(policy, execute=s.horizon))  # (tasks, rollouts)
     metrics = {"success": float(done.mean()), "score_loss": float(np.mean(list(losses.values())))}
     metrics |= {f"success[{task}]": float(share) for task, share in zip(s.tasks, done.mean(1), strict=True)}
     metrics |= {f"score_loss[{level:.3g}]": loss for level, loss in losses.items()}
@@ -84,7 +85,7 @@ def measure(trial: Any) -> dict[str, float]:
 def score_losses(policy: MoDEPolicy, unseen: Demonstrations, levels: int = 10) -> dict[float, float]:
     """The weighted squared error of the denoiser, by noise level: those at even shares of the training density."""
     policy.module.eval()
-    batch = unseen.some(2048, seed=0)
+    batch = unseen.some(1024, seed=0)
     tokens, goal = policy.module.condition(batch)
     generator = torch.Generator().manual_seed(0)  # the same noise for every policy
     losses = {}
@@ -106,12 +107,16 @@ def succeed(trial: Any, policy: ChunkedPolicy) -> np.ndarray:
     env = Tabletop(len(names), tasks=s.tasks, max_episode_steps=steps)
     observation, _ = env.reset(seed=trial.seed, options={"task": names})
     done, running = np.zeros(len(names), bool), np.ones(len(names), bool)
+    shown = np.arange(SHOWN) * s.rollouts * (len(s.tasks) // SHOWN)  # the first table of some tasks
+    sentences, tables = observation["instruction"][shown], [env.qpos[shown].copy()]
     for _ in range(steps):
         observation, _, terminated, truncated, _ = env.step(policy.act(observation))
         done |= running & terminated
         running &= ~(terminated | truncated)
+        tables.append(np.where(running[shown, None], env.qpos[shown], tables[-1]))
         policy.reset(terminated | truncated)
     env.close()
+    np.savez(trial.folder / "film.npz", pictures=film(np.stack(tables, 1)), sentences=sentences)
     return done.reshape(len(s.tasks), s.rollouts)
 
 

@@ -4,12 +4,13 @@ Source: Reuss, Pari, Agrawal and Lioutikov, Efficient Diffusion Transformer Poli
 for Multitask Learning, ICLR 2025, arXiv 2412.12953.
 """
 
+from reprise.policies.mode.block import MoDEBlock
 from reprise.policies.mode.cross_attention import CrossAttentionTransformer
 from reprise.policies.mode.embedding import TokenEmbedding
 from reprise.policies.mode.experts import Experts, FusedExperts
 from reprise.policies.mode.policy import MoDEPolicy
 from reprise.policies.mode.router import Router, Routing, load_balance, mutual_information, z_loss
-from reprise.policies.mode.transformer import MoDEBlock, MoDETransformer
+from reprise.policies.mode.transformer import MoDETransformer
 
 __all__ = [
     "CrossAttentionTransformer",

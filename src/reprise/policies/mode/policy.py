@@ -30,7 +30,7 @@ class MoDEPolicy(ImitationPolicy):
     """Chunks of actions by a diffusion transformer with experts for noise levels.
 
     Everything that is observed becomes a token: a state, or each part of it, by a linear layer, a picture by a
-    FiLM-ResNet that knows the goal. The goal is the encoded instruction, the observations of a goal, or both, one after the other.
+    FiLM-ResNet that knows the goal. The goal is the encoded instruction, the observations of a goal, or both.
 
     Args:
         horizon: H, actions in a chunk.
@@ -171,6 +171,7 @@ class Denoiser(nn.Module):
         wanted += [batch["instruction"]] if self.shapes.instruction else []
         goal = torch.cat(wanted, 1) if wanted else None
         tokens: list[Tensor] = []
+        encoder: Any
         for name, encoder in self.encoders.items():
             seen = batch["observations"][name]
             if name in self.sizes:

@@ -19,13 +19,13 @@ class Routing(NamedTuple):
     Attributes:
         logits: (B, R, N) less their maximum; R is 1 where all tokens of a sample share them.
         probabilities: (B, R, N) of every expert.
-        index: (B, T or 1, k) the experts that were chosen, no two of them alike.
+        chosen: (B, T or 1, k) numbers of experts, no two of them alike.
         weights: (B, T or 1, k) their probabilities, divided by their sum.
     """
 
     logits: Tensor
     probabilities: Tensor
-    index: Tensor
+    chosen: Tensor
     weights: Tensor
 
 
@@ -51,7 +51,7 @@ class Router(nn.Module):
     Example:
         >>> router = Router(8, n_experts=4, top_k=2, hidden=16).eval()
         >>> routing = router(torch.randn(5, 1, 8))
-        >>> routing.index.shape, routing.weights.sum(-1).unique()
+        >>> routing.chosen.shape, routing.weights.sum(-1).unique()
         (torch.Size([5, 1, 2]), tensor([1.], grad_fn=...))
     """
 
@@ -93,11 +93,11 @@ class Router(nn.Module):
             if self.draw == "token" and tokens is not None:
                 everyones = probabilities.expand(-1, tokens, -1)
             drawn = torch.multinomial(everyones.detach().flatten(0, -2), self.top_k)
-            index = drawn.view(*everyones.shape[:-1], self.top_k)
+            chosen = drawn.view(*everyones.shape[:-1], self.top_k)
         else:
-            index = everyones.topk(self.top_k, -1).indices
-        chosen = everyones.gather(-1, index)
-        return Routing(logits, probabilities, index, chosen / chosen.sum(-1, keepdim=True))
+            chosen = everyones.topk(self.top_k, -1).indices
+        weights = everyones.gather(-1, chosen)
+        return Routing(logits, probabilities, chosen, weights / weights.sum(-1, keepdim=True))
 
 
 def load_balance(routing: Routing, form: str = "paper") -> Tensor:
@@ -122,8 +122,7 @@ def load_balance(routing: Routing, form: str = "paper") -> Tensor:
         tensor(2.)
     """
     n = routing.probabilities.shape[-1]
-    rows = routing.index.shape[:-1].numel()
-    chosen = routing.index.flatten()
+    rows, chosen = routing.chosen.shape[:-1].numel(), routing.chosen.flatten()
     share = chosen.bincount(minlength=n) / rows
     if form == "paper":
         mean = routing.probabilities.flatten(0, -2).mean(0)

@@ -8,132 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from reprise.diffusion.edm import edm_coefficients
-from reprise.nn.qk_norm_attention import QKNormAttention
 from reprise.nn.rms_norm import RMSNorm
-from reprise.nn.swish_glu import GatedMLP
+from reprise.policies.mode.block import Cached, MoDEBlock
 from reprise.policies.mode.embedding import TokenEmbedding
 from reprise.policies.mode.experts import Experts, FusedExperts
 from reprise.policies.mode.router import Router, Routing, load_balance, mutual_information, z_loss
 
-__all__ = ["MoDEBlock", "MoDETransformer"]
-
-ROUTERS = ("noise", "token", "noise+token")
-CONDITIONINGS = ("add", "film", None)
-Cached = tuple[FusedExperts, Tensor]  # experts of one layer at one noise level, and their weights
-
-
-class MoDEBlock(nn.Module):
-    """Attention that sees the noise level, then k of N experts.
-
-    x <- x + Attention(RMS(x) + phi); x <- RMS(x); x <- x + sum of p_e E_e(x) over the chosen experts.
-
-    Args:
-        dim: D.
-        n_heads: of the attention; divides D.
-        n_experts: N; with 1 the block is dense and has no router.
-        top_k: k experts for each token.
-        router: what it looks at: "noise" the embedded noise level phi, alike for all tokens; "token" the token;
-            "noise+token" both.
-        draw: in training, "token" or "sample"; see :class:`Router`.
-        router_layers: 2, as in the published code, or 1 for the single matrix of the text.
-        noise_conditioning: "add" adds phi to the normalised tokens before attention; "film" scales and shifts them
-            by linear maps of phi that begin at zero; None does neither.
-        mlp_ratio: hidden width of an expert over D.
-        attention_dropout, mlp_dropout: probabilities.
-        causal: whether a token sees only those before it.
-        post_norm_residual: whether the second norm's output is also what the experts' is added to, as in the
-            published code; False adds to what came before the norm.
-
-    Raises:
-        ValueError: unknown router or conditioning, k above N, heads that do not divide D.
-
-    Source: section 3.2 of the paper, in the order of the published code.
-
-    Example:
-        >>> block = MoDEBlock(8, n_heads=2)
-        >>> block(torch.randn(3, 5, 8), torch.randn(3, 1, 8))[0].shape
-        torch.Size([3, 5, 8])
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        n_heads: int,
-        n_experts: int = 4,
-        top_k: int = 2,
-        *,
-        router: str = "noise",
-        draw: str = "token",
-        router_layers: int = 2,
-        noise_conditioning: str | None = "add",
-        mlp_ratio: float = 4.0,
-        attention_dropout: float = 0.3,
-        mlp_dropout: float = 0.1,
-        causal: bool = True,
-        post_norm_residual: bool = True,
-    ) -> None:
-        super().__init__()
-        if router not in ROUTERS:
-            raise ValueError(f"unknown router {router!r}; there are {', '.join(map(repr, ROUTERS))}")
-        if noise_conditioning not in CONDITIONINGS:
-            raise ValueError(f'noise_conditioning is "add", "film" or None, not {noise_conditioning!r}')
-        if router_layers not in (1, 2):
-            raise ValueError(f"a router has 1 or 2 layers, not {router_layers}")
-        if not 1 <= top_k <= n_experts:
-            raise ValueError(f"top_k is at least 1 and at most the {n_experts} experts there are, not {top_k}")
-        self.looks_at, self.noise_conditioning, self.post_norm_residual = router, noise_conditioning, post_norm_residual
-        self.norm1, self.norm2 = RMSNorm(dim), RMSNorm(dim)
-        self.attention = QKNormAttention(dim, n_heads, dropout=attention_dropout, causal=causal)
-        self.film = nn.Linear(dim, 2 * dim) if noise_conditioning == "film" else None
-        if self.film is not None:
-            nn.init.zeros_(self.film.weight)
-            nn.init.zeros_(self.film.bias)
-        hidden = round(mlp_ratio * dim)
-        self.router: Router | None = None
-        self.experts: Experts | GatedMLP
-        if n_experts == 1:
-            self.experts = GatedMLP(dim, hidden, mlp_dropout)
-        else:
-            self.experts = Experts(dim, n_experts, hidden, mlp_dropout)
-            features = 2 * dim if router == "noise+token" else dim
-            width = None if router_layers == 1 else 2 * dim
-            self.router = Router(features, n_experts, top_k, hidden=width, draw=draw)
-
-    def forward(self, x: Tensor, noise: Tensor, cached: Cached | None = None) -> tuple[Tensor, Routing | None]:
-        """One block.
-
-        Args:
-            x: (B, T, D) tokens.
-            noise: (B or 1, 1, D) phi.
-            cached: fused experts and their weights, which stand in for router and experts.
-
-        Returns:
-            (B, T, D), and where the tokens went; None of a dense block or with ``cached``.
-        """
-        x = x + self.attention(self._conditioned(self.norm1(x), noise))
-        y = self.norm2(x)
-        routing = None
-        if cached is not None:
-            fused, weights = cached
-            update = fused(y, weights)
-        elif self.router is None:
-            update = self.experts(y)
-        else:
-            routing = self._route(y, noise)
-            update = self.experts(y, routing.index, routing.weights)
-        return (y if self.post_norm_residual else x) + update, routing
-
-    def _conditioned(self, x: Tensor, noise: Tensor) -> Tensor:
-        if self.film is not None:
-            scale, shift = self.film(noise).chunk(2, -1)
-            return x * (1 + scale) + shift
-        return x + noise if self.noise_conditioning == "add" else x
-
-    def _route(self, x: Tensor, noise: Tensor) -> Routing:
-        assert self.router is not None
-        if self.looks_at == "noise":
-            return self.router(noise, tokens=x.shape[1])
-        return self.router(x if self.looks_at == "token" else torch.cat([x, noise.expand_as(x)], -1))
+__all__ = ["MoDETransformer"]
 
 
 class MoDETransformer(nn.Module):
@@ -251,13 +132,11 @@ class MoDETransformer(nn.Module):
 
     def freeze_router(self) -> None:
         """Train on without the routers, as in finetuning: they go on drawing, and their losses are 0."""
-        for block in self.blocks:
-            if block.router is not None:
-                block.router.requires_grad_(False)
+        for router in self._routers():
+            router.requires_grad_(False)
 
     def _mean_over_layers(self, loss: Any) -> Tensor:
-        routers = [block.router for block in self.blocks if block.router is not None]
-        if not any(parameter.requires_grad for router in routers for parameter in router.parameters()):
+        if not any(parameter.requires_grad for router in self._routers() for parameter in router.parameters()):
             return self.head.weight.new_zeros(())
         if not self._routings:
             raise RuntimeError("the routers' losses are those of a forward pass in training mode; there was none")
@@ -306,15 +185,16 @@ class MoDETransformer(nn.Module):
             raise RuntimeError("experts are drawn by chance in training mode; call eval() before cache_experts")
         sigmas = sigmas[:-1] if sigmas.ndim == 1 and len(sigmas) > 1 and sigmas[-1] == 0 else sigmas
         routers, fused = self._noise_routers(), dict[tuple[int, ...], FusedExperts]()
+        experts = [block.experts for block in self._blocks() if isinstance(block.experts, Experts)]
         cache: dict[float, list[Cached]] = {}
         for c_noise in self._c_noise(sigmas).split(1):  # one by one, as a sampler asks: larger products round otherwise
             noise, layers = self.embedding.noise(c_noise[:, None])[:, None], list[Cached]()
-            for i, (block, router) in enumerate(zip(self.blocks, routers, strict=True)):
+            for i, router in enumerate(routers):
                 routing = router(noise)
-                index, order = routing.index[0, 0].sort()
-                key = (i, *index.tolist())
+                chosen, order = routing.chosen[0, 0].sort()
+                key = (i, *chosen.tolist())
                 if key not in fused:
-                    fused[key] = block.experts.fuse(list(key[1:]))
+                    fused[key] = experts[i].fuse(list(key[1:]))
                 layers.append((fused[key], routing.weights[0, 0][order]))
             cache[float(c_noise)] = layers
         self._cache = cache
@@ -322,7 +202,7 @@ class MoDETransformer(nn.Module):
     @property
     def can_cache(self) -> bool:
         """Whether experts are chosen by the noise level alone."""
-        return all(block.router is not None and block.looks_at == "noise" for block in self.blocks)
+        return all(block.router is not None and block.looks_at == "noise" for block in self._blocks())
 
     @property
     def cached(self) -> bool:
@@ -356,22 +236,24 @@ class MoDETransformer(nn.Module):
             raise ValueError(f"noise levels are (S,), at least one, not {tuple(sigmas.shape)}")
         return edm_coefficients(sigmas.to(self.head.weight)).c_noise
 
+    def _blocks(self) -> list[MoDEBlock]:
+        return [block for block in self.blocks if isinstance(block, MoDEBlock)]
+
+    def _routers(self) -> list[Router]:
+        return [block.router for block in self._blocks() if block.router is not None]
+
     def _noise_routers(self) -> list[Router]:
         if not self.can_cache:
             raise ValueError('only router="noise" with more than one expert chooses by the noise level alone')
-        return [block.router for block in self.blocks]
+        return self._routers()
 
     # What it costs ----------------------------------------------------------------------------------------------------
 
     def active_parameters(self) -> int:
         """Parameters that a token meets: all but those of the N - k experts it does not go to."""
-        total = sum(parameter.numel() for parameter in self.parameters())
-        idle = 0
-        for block in self.blocks:
-            if block.router is not None:
-                one = sum(parameter[0].numel() for parameter in block.experts.parameters())
-                idle += (len(block.experts.weight_in) - block.router.top_k) * one
-        return total - idle
+        return sum(parameter.numel() for parameter in self.parameters()) - sum(
+            block.idle_parameters() for block in self._blocks()
+        )
 
     def multiply_adds(self, tokens: int = 1, *, cached: bool = False) -> dict[str, int]:
         """Multiply-adds of one call for one sample in evaluation mode, by part of the network.
@@ -388,14 +270,7 @@ class MoDETransformer(nn.Module):
         length = self.noise_token + (e.goal_dim is not None) + seen + e.horizon
         counts = {"embedding": dim * (1 + dim + (e.goal_dim or 0) + seen * e.obs_dim + e.horizon * e.action_dim)}
         counts |= {"attention": 0, "router": 0, "mlp": 0, "head": e.horizon * dim * e.action_dim}
-        for block in self.blocks:
-            counts["attention"] += 4 * length * dim**2 + 2 * length**2 * dim + (0 if block.film is None else 2 * dim**2)
-            if block.router is None:
-                hidden, active = block.experts[2].in_features, 1
-            else:
-                hidden, active = block.experts.weight_out.shape[1], block.router.top_k
-                if not cached:
-                    times = 1 if block.looks_at == "noise" else length
-                    counts["router"] += times * sum(p.numel() for p in block.router.parameters() if p.ndim == 2)
-            counts["mlp"] += 3 * length * active * dim * hidden
+        for block in self._blocks():
+            for part, count in block.multiply_adds(length, cached).items():
+                counts[part] += count
         return counts
