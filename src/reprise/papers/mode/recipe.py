@@ -15,11 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 from reprise.data import Episodes
-from reprise.envs.tabletop import TASKS, Tabletop, demonstrate
+from reprise.envs.tabletop import TASKS, Tabletop, demonstrate, with_pictures
 from reprise.papers.mode.pictures import draw, film
 from reprise.policies import ChunkedPolicy, Demonstrations, MoDEPolicy, MoDETransformer, masked_mean
 from reprise.training import Diverged
 
+CAMERA = {"depth": None, "where": "block", "block": "basic", "layers": (1, 1, 1), "widths": (16, 32, 64)}
 SHOWN = 4  # tasks of which an episode is kept for the figure
 
 
@@ -27,6 +28,7 @@ SHOWN = 4  # tasks of which an episode is kept for the figure
 class Settings:
     network: str = "mode"  # or "cross_attention", the dense baseline
     transformer: dict[str, Any] = field(default_factory=dict)  # what tells ablations apart: router, noise_conditioning
+    pictures: bool = False  # whether objects are seen in pictures of 64x64 pixels instead of as numbers
     tasks: tuple[str, ...] = TASKS  # of the table
     demonstrations: int = 50  # of each task
     held_out: int = 10  # demonstrations of each task that only the denoiser's error is measured on
@@ -45,15 +47,19 @@ class Settings:
 def prepare(trial: Any) -> tuple[Episodes, Episodes]:
     """This seed's demonstrations, and those held out."""
     s = trial.settings
-    seed = 2 * trial.seed
-    return demonstrate(s.tasks, s.demonstrations, seed), demonstrate(s.tasks, s.held_out, seed + 1)
+    counts = (s.demonstrations, s.held_out)
+    both = [demonstrate(s.tasks, count, 2 * trial.seed + i) for i, count in enumerate(counts)]
+    episodes, unseen = [with_pictures(one) for one in both] if s.pictures else both
+    return episodes, unseen
 
 
 def measure(trial: Any) -> dict[str, float]:
     """Train one policy, ask it for every task, and let it denoise."""
     s, (episodes, unseen) = trial.settings, trial.shared
     policy = MoDEPolicy(
-        horizon=s.horizon, network=s.network, token_dim=s.embed_dim, parts={"state": (6, 20)}, instructions=64,
+        horizon=s.horizon, network=s.network, token_dim=s.embed_dim, instructions=64,
+        observations=("state", "image") if s.pictures else ("state",),
+        parts={} if s.pictures else {"state": (6, 20)}, camera=CAMERA,
         transformer={
             "embed_dim": s.embed_dim, "n_layers": s.n_layers, "n_heads": s.n_heads,
             "attention_dropout": s.dropout, "mlp_dropout": s.dropout, **s.transformer,
@@ -104,7 +110,7 @@ def succeed(trial: Any, policy: ChunkedPolicy) -> np.ndarray:
     s = trial.settings
     names = np.repeat(s.tasks, s.rollouts).tolist()
     steps = round(20 * s.seconds)
-    env = Tabletop(len(names), tasks=s.tasks, max_episode_steps=steps)
+    env = Tabletop(len(names), "image" if s.pictures else "state", s.tasks, max_episode_steps=steps)
     observation, _ = env.reset(seed=trial.seed, options={"task": names})
     done, running = np.zeros(len(names), bool), np.ones(len(names), bool)
     shown = np.arange(SHOWN) * s.rollouts * (len(s.tasks) // SHOWN)  # the first table of some tasks
