@@ -239,11 +239,11 @@ def test_dropout_of_experts_keeps_the_mean_and_its_gradient_is_that_of_what_was_
     assert ((draws.mean(0) - experts.eval()(x, index, weights)).abs() < 5 * spread).all()
     experts.train()
 
-    def once(value):
+    def once(*inputs):
         torch.manual_seed(1)
-        return experts(value, index, weights)
+        return experts(inputs[0], index, inputs[1])
 
-    assert torch.autograd.gradcheck(once, x)
+    assert torch.autograd.gradcheck(once, (x, weights.requires_grad_()))
 
 
 def test_one_expert_is_a_dense_block():
@@ -354,6 +354,7 @@ def test_elements_of_the_goal_are_dropped_in_training_only():
     net.train()(**inputs, c_noise=levels(400, 0.3))
     assert torch.equal(seen[0], torch.ones(400, 1, 7))
     assert set(seen[1].unique().tolist()) == {0.0, 1.0} and abs(float(seen[1].mean()) - 0.7) < 0.05
+    assert len(seen[1].sum(-1).unique()) > 3  # one by one, not whole goals
 
 
 # --- expert caching ---------------------------------------------------------------------------------------------------

@@ -31,11 +31,13 @@ class Settings:
     pictures: bool = False  # whether objects are seen in pictures of 64x64 pixels instead of as numbers
     tasks: tuple[str, ...] = TASKS  # of the table
     demonstrations: int = 50  # of each task
+    disturbance: float = 0.2  # of the motion in demonstrations, over the largest action, so that they show recovery
     held_out: int = 10  # demonstrations of each task that only the denoiser's error is measured on
     embed_dim: int = 64  # width of tokens
     n_layers: int = 3  # blocks
     n_heads: int = 4  # of attention
-    horizon: int = 8  # actions in a chunk; all are carried out
+    horizon: int = 8  # actions in a chunk
+    execute: int = 8  # of them are carried out before the next plan
     dropout: float = 0.0  # of attention and perceptrons; published are 0.3 and 0.1 at sixteen times the width
     steps: int = 1500  # updates
     batch_size: int = 128  # windows in an update
@@ -48,7 +50,7 @@ def prepare(trial: Any) -> tuple[Episodes, Episodes]:
     """This seed's demonstrations, and those held out."""
     s = trial.settings
     counts = (s.demonstrations, s.held_out)
-    both = [demonstrate(s.tasks, count, 2 * trial.seed + i) for i, count in enumerate(counts)]
+    both = [demonstrate(s.tasks, count, 2 * trial.seed + i, noise=s.disturbance) for i, count in enumerate(counts)]
     episodes, unseen = [with_pictures(one) for one in both] if s.pictures else both
     return episodes, unseen
 
@@ -74,7 +76,7 @@ def measure(trial: Any) -> dict[str, float]:
         return {"success": 0.0, "score_loss": 10.0}
     trial.count(updates=s.steps)
     losses = score_losses(policy, policy.prepare(unseen)[0])
-    done = succeed(trial, ChunkedPolicy(policy, execute=s.horizon))  # (tasks, rollouts)
+    done = succeed(trial, ChunkedPolicy(policy, execute=s.execute))  # (tasks, rollouts)
     metrics = {"success": float(done.mean()), "score_loss": float(np.mean(list(losses.values())))}
     metrics |= {f"success[{task}]": float(share) for task, share in zip(s.tasks, done.mean(1), strict=True)}
     metrics |= {f"score_loss[{level:.3g}]": loss for level, loss in losses.items()}

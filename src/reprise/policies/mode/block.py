@@ -15,7 +15,7 @@ __all__ = ["Cached", "MoDEBlock"]
 
 ROUTERS = ("noise", "token", "noise+token")
 CONDITIONINGS = ("add", "film", None)
-Cached = tuple[FusedExperts, Tensor]  # experts of one layer at one noise level, and their weights
+Cached = tuple[FusedExperts, list[float]]  # experts of one layer at one noise level, and their weights
 
 
 class MoDEBlock(nn.Module):

@@ -57,38 +57,41 @@ class Experts(nn.Module):
         n, hidden, dim = self.weight_out.shape
         return f"{dim}, n_experts={n}, hidden={hidden}, dropout={self.dropout:g}"
 
-    def forward(self, x: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Weighted sums of experts.
 
         Args:
             x: (B, T, D).
-            index: (B or 1, T or 1, k) numbers of experts; those of an axis of length 1 are for all.
-            weights: like ``index``.
+            chosen: (B or 1, T or 1, k) numbers of experts; those of an axis of length 1 are for all.
+            weights: like ``chosen``.
         """
-        if index.shape[:-1] == (1, 1):
-            return self._for_all(x, index[0, 0].tolist(), weights[0, 0])
-        shape = (*x.shape[:-1], index.shape[-1])
-        index, weights = index.expand(shape).flatten(0, -2), weights.expand(shape).flatten(0, -2)
+        if chosen.shape[:-1] == (1, 1):
+            return self._for_all(x, chosen[0, 0].tolist(), weights[0, 0])
+        shape = (*x.shape[:-1], chosen.shape[-1])
+        chosen, weights = chosen.expand(shape).flatten(0, -2), weights.expand(shape).flatten(0, -2)
         rate = self.dropout if self.training else 0.0
-        y = _Grouped.apply(x.flatten(0, -2), index, weights, self.weight_in, self.bias_in, self.weight_out, rate)
+        y = _Grouped.apply(x.flatten(0, -2), chosen, weights, self.weight_in, self.bias_in, self.weight_out, rate)
         return y.view_as(x)
 
-    def fuse(self, index: list[int]) -> FusedExperts:
+    def fuse(self, chosen: list[int]) -> FusedExperts:
         """One perceptron of some experts, for evaluation: the copy does not follow when weights change."""
-        return FusedExperts(self.weight_in[index], self.bias_in[index], self.weight_out[index])
+        return FusedExperts(self.weight_in[chosen], self.bias_in[chosen], self.weight_out[chosen])
 
-    def _for_all(self, x: Tensor, index: list[int], weights: Tensor) -> Tensor:
+    def _for_all(self, x: Tensor, chosen: list[int], weights: Tensor) -> Tensor:
         """The same experts for every token: nothing to sort, no weight to copy."""
-        outputs = []
-        for n, weight in zip(index, weights, strict=True):
-            value, gate = F.linear(x, self.weight_in[n], self.bias_in[n]).chunk(2, -1)
-            hidden = F.dropout(value * F.silu(gate), self.dropout, self.training)
-            outputs.append(weight * (hidden @ self.weight_out[n]))
-        return sum(outputs[1:], outputs[0])
+        blocks = []
+        for rows in x.flatten(0, -2).split(ROWS):
+            y = torch.zeros((), dtype=x.dtype, device=x.device)
+            for n, weight in zip(chosen, weights, strict=True):
+                value, gate = F.linear(rows, self.weight_in[n], self.bias_in[n]).chunk(2, 1)
+                hidden = F.dropout(value * F.silu(gate), self.dropout, self.training)
+                y = y + weight * (hidden @ self.weight_out[n])
+            blocks.append(y)
+        return torch.cat(blocks).view_as(x)
 
 
 class FusedExperts:
-    """k experts side by side as one perceptron: W2 (p_1 v_1 SiLU(g_1), ..., p_k v_k SiLU(g_k)).
+    """k experts side by side as one perceptron: sum of p_e W2_e (v_e SiLU(g_e)), with all v and g from one product.
 
     Args:
         weight_in, bias_in, weight_out: as in :class:`Experts`, of the k experts.
@@ -97,9 +100,8 @@ class FusedExperts:
 
     Example:
         >>> experts, x = Experts(8, n_experts=4), torch.randn(2, 3, 8)
-        >>> weights = torch.tensor([0.7, 0.3])
-        >>> fused = experts.fuse([2, 0])(x, weights)
-        >>> torch.allclose(fused, experts(x, torch.tensor([[[2, 0]]]), weights.view(1, 1, 2)), atol=1e-6)
+        >>> fused = experts.fuse([2, 0])(x, [0.7, 0.3])
+        >>> torch.allclose(fused, experts(x, torch.tensor([[[2, 0]]]), torch.tensor([[[0.7, 0.3]]])), atol=1e-6)
         True
     """
 
@@ -108,13 +110,19 @@ class FusedExperts:
         # All values before all gates, so that the two halves of the product are the two factors.
         self.weight_in = weight_in.detach().view(k, 2, -1, dim).transpose(0, 1).reshape(k * twice, dim)
         self.bias_in = bias_in.detach().view(k, 2, -1).transpose(0, 1).reshape(-1)
-        self.weight_out = weight_out.detach().reshape(-1, dim)
+        self.weight_out = weight_out.detach().contiguous()
 
-    def __call__(self, x: Tensor, weights: Tensor) -> Tensor:
-        """(..., D) with the weights (k,) to (..., D)."""
-        value, gate = F.linear(x, self.weight_in, self.bias_in).chunk(2, -1)
-        hidden = F.silu(gate).mul_(value).view(*value.shape[:-1], len(weights), -1)
-        return (hidden * weights[:, None]).flatten(-2) @ self.weight_out
+    def __call__(self, x: Tensor, weights: list[float]) -> Tensor:
+        """(..., D) with the k weights to (..., D)."""
+        blocks = []
+        for rows in x.flatten(0, -2).split(ROWS):
+            value, gate = F.linear(rows, self.weight_in, self.bias_in).chunk(2, 1)
+            hidden = (F.silu(gate) * value).chunk(len(weights), 1)
+            y = rows
+            for i, (part, weight) in enumerate(zip(hidden, weights, strict=True)):
+                y = torch.addmm(y, part, self.weight_out[i], beta=int(i > 0), alpha=weight)
+            blocks.append(y)
+        return torch.cat(blocks).view_as(x)
 
 
 class _Grouped(torch.autograd.Function):

@@ -195,7 +195,7 @@ class MoDETransformer(nn.Module):
                 key = (i, *chosen.tolist())
                 if key not in fused:
                     fused[key] = experts[i].fuse(list(key[1:]))
-                layers.append((fused[key], routing.weights[0, 0][order]))
+                layers.append((fused[key], routing.weights[0, 0][order].tolist()))
             cache[float(c_noise)] = layers
         self._cache = cache
 
