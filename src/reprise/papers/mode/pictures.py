@@ -45,6 +45,8 @@ def draw(results: Any) -> Figure:
         ylim=(-0.02, 1.02), ylabel="success (share)", title="Success by task: one dot per seed, a bar at the mean"
     )
     _lines(loss, results, levels)
+    handles, labels = success.get_legend_handles_labels()
+    rows["numbers"].legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     if router:
         _show_router(rows["router"], router)
     return figure
@@ -76,7 +78,6 @@ def _dots(axes: Axes, results: Any, metric: str, cells: Sequence[str]) -> None:
             axes.plot(x + shift + spread, values, "o", color=colour, markersize=4, alpha=0.75, label=label)
             axes.hlines(np.mean(values), x + shift - 0.16, x + shift + 0.16, color=colour, linewidth=2)
     axes.set_xlim(-0.6, len(cells) - 0.4)
-    axes.legend(frameon=False, fontsize="small", loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
 
 

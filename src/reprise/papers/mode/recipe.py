@@ -115,7 +115,7 @@ def succeed(trial: Any, policy: ChunkedPolicy) -> np.ndarray:
     env = Tabletop(len(names), "image" if s.pictures else "state", s.tasks, max_episode_steps=steps)
     observation, _ = env.reset(seed=trial.seed, options={"task": names})
     done, running = np.zeros(len(names), bool), np.ones(len(names), bool)
-    shown = np.arange(SHOWN) * s.rollouts * (len(s.tasks) // SHOWN)  # the first table of some tasks
+    shown = np.arange(0, len(names), s.rollouts)[:: max(1, len(s.tasks) // SHOWN)][:SHOWN]  # first tables of some tasks
     sentences, tables = observation["instruction"][shown], [env.qpos[shown].copy()]
     for _ in range(steps):
         observation, _, terminated, truncated, _ = env.step(policy.act(observation))
