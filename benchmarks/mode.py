@@ -68,7 +68,7 @@ class Wide(nn.Module):
 def rows() -> Iterator[Row]:
     """Training steps of experts at three sizes, of the laptop's network, and calls of cached networks."""
     for dim, batch, tokens in ((64, 128, 12), (128, 256, 12), (1024, 16, 14)):
-        experts = Experts(dim, N, dropout=0.1).eval()
+        experts = Experts(dim, N, dropout=0.1)
         ours, peers = (
             _step(experts, batch, tokens, dim),
             {"loop over experts": Loop(experts), "all experts": Wide(experts)},
@@ -99,6 +99,7 @@ def rows() -> Iterator[Row]:
 
 def _step(module: nn.Module, batch: int, tokens: int, dim: int) -> Callable[[], list[Tensor]]:
     """Forward and backward in evaluation mode, where outputs can be compared."""
+    module.eval()
     g = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(batch, tokens, dim, generator=g) for _ in range(2))
     weights, index = torch.rand(batch, tokens, N, generator=g).topk(K)

@@ -39,9 +39,9 @@ class Settings:
     horizon: int = 8  # actions in a chunk
     execute: int = 8  # of them are carried out before the next plan
     dropout: float = 0.0  # of attention and perceptrons; published are 0.3 and 0.1 at sixteen times the width
-    steps: int = 1500  # updates
-    batch_size: int = 128  # windows in an update
-    learning_rate: float = 1e-3  # peak of AdamW
+    steps: int = 4000  # updates
+    batch_size: int = 64  # windows in an update
+    learning_rate: float = 2e-3  # peak of AdamW
     rollouts: int = 20  # tables for each task
     seconds: float = 3.0  # before a task counts as failed; demonstrations take up to two
 
