@@ -23,7 +23,7 @@ def test_film_after_stages_begins_as_the_plain_network_with_its_weights(depth):
     film.resnet.load_state_dict(plain.state_dict())
     pictures, condition = torch.randn(2, 3, 32, 32), torch.randn(2, 6)
     assert torch.equal(film(pictures, condition), plain(pictures))
-    nn.init.normal_(film.film[1].weight, std=0.1)
+    nn.init.normal_(film.film[1].linear.weight, std=0.1)
     assert not torch.allclose(film(pictures, condition), plain(pictures))
     assert not torch.allclose(film(pictures, condition), film(pictures, -condition))
 

@@ -607,13 +607,19 @@ def test_pictures_are_tokens_that_know_the_instruction():
     )
     camera = {"depth": None, "where": "block", "block": "basic", "layers": (1, 1), "widths": (4, 8)}
     net = {"embed_dim": 16, "n_layers": 1, "n_heads": 2}
-    policy = MoDEPolicy(**POLICY, observations=("state", "image"), camera=camera, transformer=net, history=2)
+    policy = MoDEPolicy(**POLICY, observations=("state", "image"), camera=camera, shift=2, transformer=net, history=2)
     policy.fit(episodes, steps=2, batch_size=8)
     batch = policy.prepare(episodes)[0].gather(np.arange(3))
     tokens, goal = policy.module.condition(batch)
     assert tokens.shape == (3, 2, 2, 8) and goal.shape == (3, 16)
     other = policy.module.condition(batch | {"instruction": goal + 1})[0]
     assert torch.equal(tokens[:, :, 0], other[:, :, 0]) and not torch.allclose(tokens[:, :, 1], other[:, :, 1])
+    policy.module.encoders["image"].train()
+    assert torch.equal(policy.module.condition(batch)[0][:, :, 0], tokens[:, :, 0])
+    still = policy.module.condition(batch)[0]
+    policy.module.training = True  # pictures are moved
+    assert not torch.allclose(policy.module.condition(batch)[0], still)
+    policy.module.eval()
     assert policy.plan({"state": np.zeros((2, 1)), "image": pictures[:2], "instruction": "go left"}).shape == (2, 4, 2)
 
 

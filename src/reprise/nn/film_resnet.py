@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reprise.nn.film import FiLM
 from reprise.nn.resnet import ResNet, resnet
 
 __all__ = ["FiLMResNet"]
@@ -64,12 +65,10 @@ class FiLMResNet(nn.Module):
         self.film = nn.ModuleList()
         for stage in stages:
             channels = stage[-1].get_submodule(f"conv{stage[-1].depth}").out_channels
-            parts = 2 * len(stage) if where == "block" else 2
-            film = nn.Linear(condition_dim, parts * channels)
             if where == "stage":
-                nn.init.zeros_(film.weight)
-                nn.init.zeros_(film.bias)
-            self.film.append(film)
+                self.film.append(FiLM(condition_dim, channels))
+            else:
+                self.film.append(nn.Linear(condition_dim, 2 * len(stage) * channels))
         self.head = nn.Identity() if out_features is None else nn.Linear(channels, out_features)
         self.features = channels if out_features is None else out_features
 
@@ -80,8 +79,7 @@ class FiLMResNet(nn.Module):
         for i, film in enumerate(self.film):
             stage: Any = net.get_submodule(f"layer{i + 1}")
             if self.where == "stage":
-                gamma, beta = film(condition)[..., None, None].chunk(2, 1)
-                x = stage(x) * (1 + gamma) + beta
+                x = film(stage(x), condition)
                 continue
             parts = iter(film(nn.functional.silu(condition))[..., None, None].chunk(2 * len(stage), 1))
             for block in stage:

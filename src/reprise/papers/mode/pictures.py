@@ -10,27 +10,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from reprise.envs.tabletop import draw_tables
-
-__all__ = ["draw", "film"]
+__all__ = ["draw", "strip"]
 
 COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd")  # by arm
 EXPERTS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52")  # by expert
-FRAMES = 4  # of an episode
+FRAMES = 3  # of a film
 
 
-def film(rows: np.ndarray, size: int = 140) -> np.ndarray:
-    """Pictures (episodes, FRAMES, size, size, 3) of recorded tables (episodes, steps, 29), at equal distances."""
-    chosen = np.linspace(0, rows.shape[1] - 1, FRAMES).round().astype(int)
-    pictures = draw_tables(rows[:, chosen].reshape(-1, rows.shape[2]), image_size=(size, size), shadows=True)
-    return pictures.reshape(len(rows), FRAMES, size, size, 3)
+def strip(frames: np.ndarray) -> np.ndarray:
+    """FRAMES pictures of a film (T, H, W, 3), from its beginning to its end."""
+    return frames[np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)]
 
 
 def draw(results: Any) -> Figure:
     """Numbers; above them some episodes and below the router, where the files of the run are there."""
     first, seed = next(iter(results.arms)), min(results.seeds)
     frames, router = (results.file(first, seed, name) for name in ("film.npz", "router.npz"))
-    heights = {"film": 2.6 * bool(frames), "numbers": 3.8, "router": 2.6 * bool(router)}
+    heights = {"film": 5.2 * bool(frames), "numbers": 3.8, "router": 2.6 * bool(router)}
     heights = {name: height for name, height in heights.items() if height}
     figure = Figure(figsize=(11, sum(heights.values())), layout="constrained")
     panels = figure.subfigures(len(heights), 1, height_ratios=list(heights.values()), squeeze=False)[:, 0]
@@ -54,17 +50,15 @@ def draw(results: Any) -> Figure:
 
 def _show_film(panel: SubFigure, file: Path) -> None:
     with np.load(file) as content:
-        films, sentences = content["pictures"], content["sentences"]
-    panel.suptitle(
-        "MoDE at work on new tables: the beginning, two moments between and the end of an episode", fontsize=11
-    )
-    grid = panel.subplots(2, len(films) * 2, gridspec_kw={"wspace": 0.03, "hspace": 0.03}, squeeze=False)
-    for i, (pictures, sentence) in enumerate(zip(films, sentences, strict=True)):
-        for j, picture in enumerate(pictures):
-            axes = grid[j // 2, 2 * i + j % 2]
-            axes.imshow(picture)
-            axes.set_axis_off()
-        grid[0, 2 * i].set_title(f"“{sentence}”", fontsize="small", loc="left")
+        frames, tasks = content["frames"], content["tasks"]
+    panel.suptitle("MoDE at work on new tables, from the beginning to the end; what is done stands still", fontsize=11)
+    for i, (axes, frame) in enumerate(zip(panel.subplots(len(frames), 1), frames, strict=True)):
+        axes.imshow(frame)
+        axes.set(yticks=[], ylabel="start" if i == 0 else "end" if i == len(frames) - 1 else "")
+        places = (np.arange(len(tasks)) + 0.5) * frame.shape[1] / len(tasks)
+        axes.set_xticks(places if i == 0 else [], tasks if i == 0 else [])
+        axes.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
+        axes.spines[:].set_visible(False)
 
 
 def _dots(axes: Axes, results: Any, metric: str, cells: Sequence[str]) -> None:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from reprise.data import Episodes
 from reprise.envs.tabletop import TASKS, Tabletop, demonstrate, with_pictures
-from reprise.papers.mode.pictures import draw, film
-from reprise.policies import ChunkedPolicy, Demonstrations, MoDEPolicy, MoDETransformer, masked_mean
+from reprise.papers.mode.pictures import draw, strip
+from reprise.policies import ChunkedPolicy, Demonstrations, MoDEPolicy, MoDETransformer, evaluate, masked_mean
 from reprise.training import Diverged
 
 CAMERA = {"depth": None, "where": "block", "block": "basic", "layers": (1, 1, 1), "widths": (16, 32, 64)}
@@ -63,7 +63,7 @@ def measure(trial: Any) -> dict[str, float]:
     policy = MoDEPolicy(
         horizon=s.horizon, network=s.network, token_dim=s.embed_dim, instructions=64,
         observations=("state", "image") if s.pictures else ("state",),
-        parts={} if s.pictures else {"state": (6, 20)}, camera=CAMERA,
+        parts={} if s.pictures else {"state": (6, 20)}, camera=CAMERA, shift=3,
         transformer={
             "embed_dim": s.embed_dim, "n_layers": s.n_layers, "n_heads": s.n_heads,
             "attention_dropout": s.dropout, "mlp_dropout": s.dropout, **experts,
@@ -78,7 +78,7 @@ def measure(trial: Any) -> dict[str, float]:
         return {"success": 0.0, "score_loss": 10.0}
     trial.count(updates=s.steps)
     losses = score_losses(policy, policy.prepare(unseen)[0])
-    done = succeed(trial, ChunkedPolicy(policy, execute=s.execute))  # (tasks, rollouts)
+    done = attempt(trial, ChunkedPolicy(policy, execute=s.execute))  # (tasks, rollouts)
     metrics = {"success": float(done.mean()), "score_loss": float(np.mean(list(losses.values())))}
     metrics |= {f"success[{task}]": float(share) for task, share in zip(s.tasks, done.mean(1), strict=True)}
     metrics |= {f"score_loss[{level:.3g}]": loss for level, loss in losses.items()}
@@ -109,25 +109,20 @@ def score_losses(policy: MoDEPolicy, unseen: Demonstrations, levels: int = 10) -
     return losses
 
 
-def succeed(trial: Any, policy: ChunkedPolicy) -> np.ndarray:
-    """(tasks, rollouts): which were done in time; all are tried side by side."""
+def attempt(trial: Any, policy: ChunkedPolicy) -> np.ndarray:
+    """(tasks, rollouts): which were done in time; every policy of a seed is given the same tables."""
     s = trial.settings
-    names = np.repeat(s.tasks, s.rollouts).tolist()
-    steps = round(20 * s.seconds)
-    env = Tabletop(len(names), "image" if s.pictures else "state", s.tasks, max_episode_steps=steps)
-    observation, _ = env.reset(seed=trial.seed, options={"task": names})
-    done, running = np.zeros(len(names), bool), np.ones(len(names), bool)
-    shown = np.arange(0, len(names), s.rollouts)[:: max(1, len(s.tasks) // SHOWN)][:SHOWN]  # first tables of some tasks
-    sentences, tables = observation["instruction"][shown], [env.qpos[shown].copy()]
-    for _ in range(steps):
-        observation, _, terminated, truncated, _ = env.step(policy.act(observation))
-        done |= running & terminated
-        running &= ~(terminated | truncated)
-        tables.append(np.where(running[shown, None], env.qpos[shown], tables[-1]))
-        policy.reset(terminated | truncated)
+    names = list(s.tasks) * s.rollouts
+    env = Tabletop(
+        len(names), "image" if s.pictures else "state", s.tasks, max_episode_steps=round(20 * s.seconds),
+        picture_size=(160, 200), render_mode="rgb_array",
+    )  # fmt: skip
+    shown = min(SHOWN, len(s.tasks))
+    result = evaluate(policy, env, seed=10_000 * trial.seed, options={"task": names}, film=shown)
     env.close()
-    np.savez(trial.folder / "film.npz", pictures=film(np.stack(tables, 1)), sentences=sentences)
-    return done.reshape(len(s.tasks), s.rollouts)
+    assert result.success is not None and result.frames is not None
+    np.savez(trial.folder / "film.npz", frames=strip(result.frames), tasks=names[:shown])
+    return result.success.reshape(s.rollouts, len(s.tasks)).T
 
 
 def figure(results: Any) -> Figure:

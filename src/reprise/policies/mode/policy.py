@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from reprise.data.crops import random_shift
 from reprise.data.episodes import Episodes
 from reprise.diffusion.edm import EDM, log_logistic_sigmas
 from reprise.diffusion.samplers import sample
@@ -38,6 +39,7 @@ class MoDEPolicy(ImitationPolicy):
         token_dim: of an observation token.
         parts: name of a state to sizes that add up to its own: it becomes as many tokens.
         camera: arguments of :class:`~reprise.nn.FiLMResNet` for pictures; by default depth 18, FiLM inside its blocks.
+        shift: pixels by which pictures are moved at random in training.
         transformer: further arguments of the network: embed_dim, n_layers, n_heads, n_experts, top_k, router, ...
         balance_weight: of the load-balance loss.
         sigma_data, sigma_min, sigma_max: of the noise: deviation of the data, and range of levels in training.
@@ -68,6 +70,7 @@ class MoDEPolicy(ImitationPolicy):
         token_dim: int = 512,
         parts: Mapping[str, Sequence[int]] | None = None,
         camera: Mapping[str, Any] | None = None,
+        shift: int = 10,
         transformer: Mapping[str, Any] | None = None,
         balance_weight: float = 0.01,
         sigma_data: float = 0.5,
@@ -84,7 +87,7 @@ class MoDEPolicy(ImitationPolicy):
         self.parts = {name: tuple(sizes) for name, sizes in (parts or {}).items()}
         self.camera, self.transformer = dict(camera or {"where": "block"}), dict(transformer or {})
         self.balance_weight, self.sigma_data, self.sigma_max = balance_weight, sigma_data, sigma_max
-        self.sigma_min = sigma_min
+        self.sigma_min, self.shift = sigma_min, shift
         self.sigmas = sigma_schedule("exponential", sampling_steps, sigma_min, sigma_max).float().to(self.device)
 
     def build(self, shapes: Shapes) -> nn.Module:
@@ -94,7 +97,8 @@ class MoDEPolicy(ImitationPolicy):
             self.token_dim, goal_dim or None, shapes.action, horizon=self.horizon, history=self.history,
             **self.transformer,
         )  # fmt: skip
-        return Denoiser(shapes, goal_dim, self.token_dim, self.parts, self.camera, EDM(net, self.sigma_data))
+        denoiser = EDM(net, self.sigma_data)
+        return Denoiser(shapes, goal_dim, self.token_dim, self.parts, self.camera, self.shift, denoiser)
 
     def fit(self, episodes: Episodes, *, steps: int, **training: Any) -> Self:
         """Learn from demonstrations, by default as published but for the shape of the learning rate's rise and fall.
@@ -144,10 +148,12 @@ class Denoiser(nn.Module):
         token_dim: int,
         parts: Mapping[str, Sequence[int]],
         camera: Mapping[str, Any],
+        shift: int,
         denoiser: EDM,
     ) -> None:
         super().__init__()
-        self.shapes, self.denoiser, self.sizes = shapes, denoiser, dict[str, list[int]]()
+        self.shapes, self.denoiser, self.shift = shapes, denoiser, shift
+        self.sizes: dict[str, list[int]] = {}  # of the parts of each state
         if pictures := [name for name, shape in shapes.goal.items() if is_picture(shape)]:
             raise ValueError(f"the goal {pictures[0]!r} is a picture; MoDE takes instructions and states as goals")
         if unknown := [name for name in parts if name not in shapes.observations]:
@@ -180,6 +186,7 @@ class Denoiser(nn.Module):
             else:
                 assert goal is not None
                 times = seen.shape[1]
+                seen = random_shift(seen, self.shift) if self.training else seen
                 pixels = seen.flatten(0, 1).movedim(-1, 1).float() / 127.5 - 1
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
                 tokens.append(encoder(pixels, goal.repeat_interleave(times, 0)).unflatten(0, (-1, times)))
