@@ -23,6 +23,7 @@ from reprise.policies.mode import (
     mutual_information,
     z_loss,
 )
+from reprise.testing import check_policy
 
 SMALL = {"embed_dim": 16, "n_layers": 2, "n_heads": 2, "horizon": 4}
 
@@ -534,6 +535,10 @@ def test_the_policy_does_what_the_instruction_says():
     policy = policy_of(steps=80, transformer=options)
     actions = policy.plan(seen(4, ["go left", "go right"] * 2))
     assert (actions[::2, :, 0] < 0).all() and (actions[1::2, :, 0] > 0).all()
+
+
+def test_it_keeps_what_every_policy_promises():
+    check_policy(policy_of(), seen(3, ["go left", "go right", "go left"]))
 
 
 @pytest.mark.parametrize("network", ["mode", "cross_attention"])
