@@ -93,8 +93,10 @@ def test_what_is_found_of_an_episode_does_not_depend_on_the_others(monkeypatch):
     def sink(observations):
         return np.tile([0, 0, 0.2, 0, 0, 0, 1.0], (len(observations), 1))
 
-    alone = evaluate(sink, "PickCube", episodes, num_envs=1, max_episode_steps=16)
-    together = evaluate(sink, "PickCube", episodes, num_envs=3, max_episode_steps=16)
+    options = {"also": {"near": lambda world: world.tcp()[2] < 0.12}, "max_episode_steps": 16}
+    alone = evaluate(sink, "PickCube", episodes, num_envs=1, **options)
+    together = evaluate(sink, "PickCube", episodes, num_envs=3, **options)
+    assert 0 < alone["near"].sum() < len(episodes)
     for name, values in alone.items():
         np.testing.assert_array_equal(values, together[name])
     assert len(set(alone["steps"].tolist())) > 2 and alone["success"].any()

@@ -269,6 +269,32 @@ def test_pick_single_asks_for_the_centre_of_mass():
     assert world.success() and world.reward() == 1
 
 
+def test_the_state_of_pick_single_shows_the_object_from_above():
+    world = make_world("PickSingle", obs_mode="state_dict")
+    maps = []
+    for model_id in (0, 1):
+        world.reset(2, model_id=model_id)
+        heights = world.observe()["extra"]["obj_heights"]
+        maps.append(heights)
+        corners = world._corners()
+        assert heights.max() == pytest.approx(corners[:, 2].max(), abs=0.02) and (heights[0, 0], heights.min()) == (
+            0,
+            0,
+        )
+        # What is seen lies around the centre of mass, within the boxes around the parts.
+        offsets = np.linspace(-0.06, 0.06, 10)
+        seen = np.argwhere(heights > 0)
+        reach = corners[:, :2] - world.centre()[:2]
+        for axis in (0, 1):
+            assert reach[:, axis].min() - 1e-6 <= offsets[seen[:, axis]].min()
+            assert offsets[seen[:, axis]].max() <= reach[:, axis].max() + 1e-6
+    assert not np.array_equal(*maps)
+    assert world.clearance() == pytest.approx(0, abs=2e-3)
+    world.data.qpos[11] += 0.1
+    mujoco.mj_forward(world.model, world.data)
+    assert world.clearance() == pytest.approx(0.1, abs=2e-3)
+
+
 def test_the_peg_fits_its_hole_and_nothing_else_counts_but_its_head():
     world = make_world("PegInsertionSide")
     for seed in range(5):

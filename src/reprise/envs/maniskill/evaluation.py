@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ def evaluate(
     episodes: Sequence[dict[str, int]],
     *,
     num_envs: int = 10,
+    also: Mapping[str, Callable[[Any], bool]] | None = None,
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Let a policy without memory act in every episode until success or until time is up.
@@ -30,10 +31,12 @@ def evaluate(
         family: one of ``reprise.envs.maniskill.FAMILIES``.
         episodes: arguments of ``World.reset``, say of :func:`~reprise.envs.maniskill.evaluation_episodes`.
         num_envs: side by side.
+        also: what else to look for, by name: asked of the world after every step; true where it was once.
         **options: of :class:`~reprise.envs.maniskill.ManiSkillWorld`.
 
     Returns:
-        For each episode in their order ``success`` (n,), ``steps`` (n,), and ``model_id`` (n,), -1 without one.
+        For each episode in their order ``success`` (n,), ``steps`` (n,), and ``model_id`` (n,), -1 without one; and
+        (n,) booleans for each name in ``also``.
 
     Raises:
         ValueError: no episodes, or unknown family or option.
@@ -50,6 +53,8 @@ def evaluate(
     env.reset(seed=0)
     ids = [episode.get("model_id", -1) for episode in episodes]
     found = {"success": np.zeros(len(episodes), bool), "steps": np.zeros(len(episodes), int), "model_id": np.array(ids)}
+    looks = dict(also or {})
+    found |= {name: np.zeros(len(episodes), bool) for name in looks}
     running = np.full(env.num_envs, -1)  # the episode in each environment; -1: none is left, it idles
     waiting = list(range(len(episodes)))
     over = np.ones(env.num_envs, bool)
@@ -62,6 +67,9 @@ def evaluate(
         if over.any():
             observations = _begin(env, over, [episodes[max(number, 0)] for number in running.tolist()])
         observations, _, terminated, truncated, infos = env.step(np.asarray(policy(observations)))
+        for i in np.flatnonzero(running >= 0):
+            for name, look in looks.items():
+                found[name][running[i]] |= look(env.worlds[i])
         over = terminated | truncated
         for i in np.flatnonzero(over & (running >= 0)):
             found["success"][running[i]] = infos["success"][i]

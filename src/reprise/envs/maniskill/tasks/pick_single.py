@@ -13,12 +13,16 @@ from reprise.envs.maniskill.world import World, goal_marker
 
 __all__ = ["PickSingle"]
 
+GRID, WINDOW = 10, 0.12  # points along a side of the map of heights, and its side in metres
+DOWN = np.array([0.0, 0.0, -1.0])
+
 
 class PickSingle(World):
     """A compound object (:mod:`reprise.envs.maniskill.objects`) has fallen to the floor; 200 to train, 50 to test.
 
     Success: centre of mass within 2.5 cm of the goal, arm at rest. Source: table of the families in the appendix, rows
-    3 and 4; its scanned and evolved objects are replaced by generated ones.
+    3 and 4; its scanned and evolved objects are replaced by generated ones. The state has, beyond the published one,
+    ``obj_heights``: how the object looked from above where it had fallen; without, no state would tell objects apart.
     """
 
     max_reward = 10.0
@@ -42,6 +46,7 @@ class PickSingle(World):
         mujoco.mj_comPos(self.model, self.data)
         corners = self._corners()
         self.size = float(np.linalg.norm(corners.max(0) - corners.min(0)))
+        self.heights = self._seen_from_above()
         self.place_robot(rng)
         start = self.centre()
         while True:
@@ -60,6 +65,22 @@ class PickSingle(World):
         centre, half = self.model.geom_aabb[geoms, :3], self.model.geom_aabb[geoms, 3:]
         local = centre[:, None] + signs * half[:, None]
         return (np.einsum("gij,gcj->gci", R, local) + self.data.geom_xpos[geoms][:, None]).reshape(-1, 3)
+
+    def _seen_from_above(self) -> np.ndarray:
+        """Heights (GRID, GRID) of the object around its centre, 0 where it is not."""
+        x, y, _ = self.centre()
+        offsets = np.linspace(-WINDOW / 2, WINDOW / 2, GRID)
+        only_objects, hit = np.array([1, 0, 0, 0, 0, 0], np.uint8), np.zeros(1, np.int32)
+        heights = np.zeros((GRID, GRID))
+        for i, j in np.ndindex(GRID, GRID):
+            eye = np.array([x + offsets[i], y + offsets[j], 1.0])
+            away = mujoco.mj_ray(self.model, self.data, eye, DOWN, only_objects, 0, -1, hit)
+            heights[i, j] = 1.0 - away if away >= 0 else 0.0
+        return heights
+
+    def clearance(self) -> float:
+        """How far above the floor the lowest point of the object is, in metres, as boxes around its parts have it."""
+        return float(self._corners()[:, 2].min())
 
     def centre(self) -> np.ndarray:
         """The object's centre of mass (3,) in the world."""
@@ -89,4 +110,5 @@ class PickSingle(World):
             "obj_pose": to_pose7(pose),
             "tcp_to_obj_pos": self.centre() - self.tcp(),
             "obj_to_goal_pos": self.goal - self.centre(),
+            "obj_heights": self.heights,
         }
