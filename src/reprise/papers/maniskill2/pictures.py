@@ -52,27 +52,28 @@ def draw_conversion(results: Any) -> Figure:
 
 
 def draw_generalisation(results: Any) -> Figure:
-    """Success on training and on held-out objects against the number of training objects.
+    """Success, and lifts, on training and on held-out objects against the number of training objects.
 
     Args:
         results: the finished trials.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     arms = list(results.arms)
-    for number, (cell, what) in enumerate((("train", "objects it was trained on"), ("held-out", "objects never seen"))):
-        means = []
-        for x, arm in enumerate(arms):
-            values = list(results.values(arm, "success", cell).values())
-            _dots(axes, x + 0.1 * (number - 0.5), values, COLOURS[number], what if x == 0 else None)
-            means.append(np.mean(values))
-        axes.plot(np.arange(len(arms)) + 0.1 * (number - 0.5), means, color=COLOURS[number], linewidth=1, alpha=0.6)
-    axes.set_xticks(range(len(arms)), [results.arms[arm].what for arm in arms])
-    axes.set_xlim(-0.5, len(arms) - 0.5)
-    axes.set_ylim(bottom=0)
-    axes.set(ylabel="success (share of episodes)", title="Behaviour cloning: as many demonstrations, more objects")
+    panels = (("success", "The object is at its goal and at rest"), ("lifted", "The object is lifted at all"))
+    for axes, (metric, title) in zip(figure.subplots(1, 2, squeeze=False)[0], panels, strict=True):
+        for number, (cell, what) in enumerate((("train", "trained on"), ("held-out", "never seen"))):
+            means = []
+            for x, arm in enumerate(arms):
+                values = list(results.values(arm, metric, cell).values())
+                _dots(axes, x + 0.1 * (number - 0.5), values, COLOURS[number], f"objects {what}" if x == 0 else None)
+                means.append(np.mean(values))
+            axes.plot(np.arange(len(arms)) + 0.1 * (number - 0.5), means, color=COLOURS[number], linewidth=1, alpha=0.6)
+        axes.set_xticks(range(len(arms)), [results.arms[arm].what.replace(", ", ",\n") for arm in arms])
+        axes.set_xlim(-0.5, len(arms) - 0.5)
+        axes.set_ylim(bottom=0)
+        axes.set(ylabel="share of episodes", title=title)
+        axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
