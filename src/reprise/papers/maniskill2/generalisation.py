@@ -55,7 +55,7 @@ def measure(trial: Any) -> dict[str, float]:
     def act(states: np.ndarray) -> np.ndarray:
         return policy(torch.as_tensor(states, device=trial.device)).cpu().numpy()
 
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, ids in (("train", known), ("held-out", kinds["test"])):
         episodes = _episodes(ids, s.episodes, rng)
         options = {"control_mode": CONTROL_MODE, "max_episode_steps": s.max_steps, "also": {"lifted": _lifted}}
