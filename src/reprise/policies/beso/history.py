@@ -132,8 +132,8 @@ class HistoryPolicy:
         """Learn from windows of the episodes, with goals from later in the same episode, drawn anew each time.
 
         A second call goes on from the weights and with the scales there are. The weights that act afterwards are a
-        moving average of those trained, with decay min(ema, (1 + n) / (10 + n)) at step n. The defaults are
-        those published for Block-Push. Chance comes from PyTorch's global generator.
+        moving average of those trained, with decay min(ema, (1 + n) / (10 + n)) at step n. The defaults are those
+        published for Block-Push. Chance comes from PyTorch's global generator.
 
         Args:
             episodes: demonstrations or play, at least one of them as long as a window.
