@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import mimetypes
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -64,7 +63,6 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=app.state.library.warm_up, daemon=True).start()
         async with AsyncExitStack() as stack:
             for part in parts:
                 if part.lifespan is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 
 import uvicorn
 from rich.console import Console
@@ -31,6 +32,7 @@ def serve(host: str, port: int, console: Console) -> None:
     settings = Settings.from_environment(host, port)
     with _bound(host, port) as bound:
         app = create_app(settings)
+        threading.Thread(target=app.state.library.warm_up, daemon=True).start()  # while the reader opens a browser
         # Answers are not logged: addresses of readers have no place in a log. Errors are.
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
