@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -28,7 +29,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def client(toys: object) -> Iterator[TestClient]:
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three of the library's papers: reading all of them takes longer than most tests."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    for name in ("grad_cam", "cnn_explainer", "scattering"):
+        (folder / name).symlink_to(modules.PACKAGE / "papers" / name)
+    every = papers.folders
+    monkeypatch.setattr(papers, "folders", lambda: [folder, *every()[1:]])
+    return folder
+
+
+@pytest.fixture
+def client(toys: object, shelf: Path) -> Iterator[TestClient]:
     """A browser that has the page open."""
     with TestClient(create_app(Settings()), base_url=LOCAL, follow_redirects=False) as client:
         client.headers["Accept"] = "text/html"
@@ -70,10 +83,15 @@ def publish_coin(folder: Path, ahead: float, finished: str = "2026-11-24T10:00:0
     return paper
 
 
-def git(folder: Path, *arguments: str) -> None:
-    """Run git as nobody in particular."""
+def git(folder: Path, *arguments: str, at: str = "") -> None:
+    """Run git as nobody in particular, at a certain time."""
     who = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True)
+    subprocess.run(
+        ["git", "-C", str(folder), *who, *arguments],
+        check=True,
+        capture_output=True,
+        env={**os.environ, **({"GIT_COMMITTER_DATE": at} if at else {})},
+    )
 
 
 @pytest.fixture
@@ -83,16 +101,16 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     publish_coin(papers_folder / "coin", 0.01, "2026-11-20T10:00:00+00:00")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "Publish", "--date", "2026-11-20T11:00:00+00:00")
+    git(tmp_path, "commit", "-qm", "Publish", at="2026-11-20T11:00:00+00:00")
     publish_coin(papers_folder / "coin", 0.2)
     git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "Publish again")
+    git(tmp_path, "commit", "-qm", "Publish again", at="2026-11-24T11:00:00+00:00")
     monkeypatch.setenv("REPRISE_PAPERS", str(papers_folder))
     return papers_folder / "coin"
 
 
 @pytest.fixture
-def reader(published: Path) -> Iterator[TestClient]:
+def reader(published: Path, shelf: Path) -> Iterator[TestClient]:
     """A browser that has the page open where the toy paper has been published."""
     with TestClient(create_app(Settings()), base_url=LOCAL, follow_redirects=False) as client:
         client.headers["Accept"] = "text/html"

@@ -9,8 +9,6 @@ from urllib.parse import unquote
 from starlette.testclient import TestClient
 
 from reprise.site import export, parts
-from reprise.site.app import create_app
-from reprise.site.settings import Settings
 
 
 def test_every_room_and_part_has_a_page(client: TestClient) -> None:
@@ -45,20 +43,12 @@ def test_parts_that_are_not_there(client: TestClient) -> None:
         assert client.get(path).status_code == 404
 
 
-def test_the_whole_site_as_files(published: Path, tmp_path: Path) -> None:
-    """Only the toy paper and what it leads to: the real ones are as many pages more of the same kind."""
+def test_the_whole_site_as_files(published: Path, shelf: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    app = create_app(Settings(static=True, public_url="https://papers.example"))
-    import asyncio
-
-    snapshot = app.state.library.current
-    for slug in [slug for slug in snapshot.entries if slug not in ("coin", "cnn-svm")]:
-        del snapshot.entries[slug]
-    app.state.library._looked = float("inf")
-    count, missing = asyncio.run(export._export(app, folder))
+    count, missing = export.export(folder, "https://papers.example/")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert len(files) == count
-    assert [each for each in missing if "reprise.nn.Coin" not in each] == []
+    assert missing == []
     assert {"index.html", "papers/index.html", "papers/coin/index.html", "papers/coin.json", "papers/coin.atom",
             "papers/coin.md", "papers/coin/claims/1.svg", "static/site.css", "log.atom"} <= files  # fmt: skip
     for name in files:

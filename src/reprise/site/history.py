@@ -17,7 +17,7 @@ from reprise.files import home, written_whole
 from reprise.lab import paper as papers, provenance, results
 from reprise.site.library import Entry
 
-__all__ = ["Change", "Event", "changes", "history"]
+__all__ = ["Change", "Event", "changes", "history", "newest_first"]
 
 FORM = 1  # of what is remembered; another number forgets the old
 
@@ -85,6 +85,11 @@ def changes(entries: Iterable[Entry]) -> list[Change]:
                     of = (entry.slug, entry.paper.title, claim, numbers[claim], before.get(claim, ""))
                     found.append(Change(*of, verdict, event.at, event.commit))
             before |= event.verdicts
+    return newest_first(found)
+
+
+def newest_first(found: Iterable[Change]) -> list[Change]:
+    """Changes in the order in which they are read: the newest first, those of one moment by paper and claim."""
     return sorted(found, key=lambda change: (change.at, change.slug, -change.number), reverse=True)
 
 

@@ -132,10 +132,15 @@ def verdicts(request: Request) -> Response:
 # What changed --------------------------------------------------------------------------------------------------------
 
 
+def changes_of(snapshot: Snapshot, entry: Entry) -> list[history.Change]:
+    """Every change of a verdict of one paper, the newest first."""
+    found: list[history.Change] = snapshot.remember(("changes", entry.slug), lambda: history.changes([entry]))
+    return found
+
+
 def all_changes(snapshot: Snapshot) -> list[history.Change]:
     """Every change of a verdict, the newest first."""
-    found: list[history.Change] = snapshot.remember("changes", lambda: history.changes(snapshot.entries.values()))
-    return found
+    return history.newest_first(change for entry in snapshot.entries.values() for change in changes_of(snapshot, entry))
 
 
 @router.get("/log")
@@ -190,7 +195,7 @@ def paper_markdown(request: Request, slug: str) -> Response:
 def paper_atom(request: Request, slug: str) -> Response:
     """The measurements of a paper as a feed."""
     snapshot, entry = _entry(request, slug)
-    found = [change for change in all_changes(snapshot) if change.slug == slug]
+    found = changes_of(snapshot, entry)
     return pages.atom(request, f"reprise: {entry.paper.title}", f"/papers/{slug}", map(_atom_entry, found))
 
 
@@ -200,7 +205,7 @@ def paper(request: Request, slug: str) -> Response:
     snapshot, entry = _entry(request, slug)
     shown = snapshot.remember(("paper", slug), lambda: _shown(snapshot, entry))
     ways = [Alternate(f"/papers/{slug}.{ending}", name) for ending, name in ENDINGS]
-    changes = [change for change in all_changes(snapshot) if change.slug == slug]
+    changes = changes_of(snapshot, entry)
     extras = [extra for part in request.app.state.parts if part.paper for extra in [part.paper(request, slug)]]
     return pages.render(
         request, "paper.html", entry=entry, paper=entry.paper, changes=changes, alternates=ways, extras=extras, **shown

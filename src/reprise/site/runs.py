@@ -42,7 +42,7 @@ def _queue(request: Request) -> Queue:
 
 
 def _find(request: Request, number: int) -> tuple[Run, Entry | None]:
-    run = _queue(request).get(number)
+    run = _queue(request).get(number) if number < 2**63 else None  # more does not fit into the database
     if run is None:
         raise HTTPException(404)
     return run, pages.library(request).current.entries.get(run.slug)
@@ -126,6 +126,8 @@ def _check_seeds(text: str) -> None:
         return
     if len(text) > 200 or any(len(part) > 7 for part in text.replace("-", ",").split(",")):
         raise ValueError(f"seeds are at most {LARGEST_SEED:,}, such as 5, 0,3,7 or 1000-1004")
+    if not text.isascii():  # other digits than 0 to 9
+        raise ValueError(f"seeds are a count (5), a list (0,3,7) or a range (1000-1004), not {text!r}")
     first, dash, last = text.partition("-")
     count = int(last) - int(first) + 1 if dash and first.isdigit() and last.isdigit() else 0
     count = int(text) if text.isdigit() else count
