@@ -176,8 +176,9 @@ def _shown(request: Request, run: Run, entry: Entry | None) -> dict[str, Any]:
         "last": events[-1].id if events else 0,
         "claims": [], "judged": [], "curves": [], "pictures": [],
     }  # fmt: skip
-    if shown["plan"] and shown["plan"]["seconds"] is not None:
-        shown["plan"] = {**shown["plan"], "estimate": duration(shown["plan"]["seconds"])}
+    if shown["plan"]:
+        seconds = shown["plan"]["seconds"]
+        shown["plan"] = {**shown["plan"], "estimate": "" if seconds is None else duration(seconds)}
     if entry is None or not records:
         return shown
     known = {name: record for name, record in records.items() if name in entry.paper.experiments}
