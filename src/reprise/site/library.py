@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from reprise.lab import modules, overview, paper as papers, results, words
+from reprise.lab import modules, overview, paper as papers, results
 from reprise.lab.paper import Claim, Paper
 from reprise.lab.results import Status
 from reprise.lab.verdict import Judgement
@@ -155,10 +155,3 @@ def figure_of(entry: Entry) -> Path | None:
     """The figure that was published with the measurement."""
     path = entry.paper.folder / "figure.png"
     return path if path.is_file() else None
-
-
-def verdict_in_words(entry: Entry) -> str:
-    """The verdict on the headline claim, always with its scale."""
-    if not entry.status.judgements:
-        return "proved by tests"
-    return words.verdict_words(Judgement(entry.verdict), entry.status.scale)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -96,7 +96,6 @@ class Page:
     total: int
     before: str = ""
     after: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
 
 
 def paged(request: Request, items: Sequence[Any], size: int = 30) -> Page:

@@ -208,15 +208,6 @@ def trial_identity(trial: Mapping[str, Any]) -> tuple[str, int]:
     return trial["arm"], trial["seed"]
 
 
-def same_numbers(one: Record, other: Record, arm: str, seed: int) -> bool:
-    """Whether a trial gave the same metrics, to the last bit, in both records."""
-    found = [
-        next((trial["metrics"] for trial in record["trials"] if trial_identity(trial) == (arm, seed)), None)
-        for record in (one, other)
-    ]
-    return found[0] is not None and found[0] == found[1]
-
-
 def judge(paper: Paper, records: Mapping[str, Record]) -> list[Judgement]:
     """The verdicts on a paper's claims from records of one's own."""
     return results.judge_all(paper, {name: record for name, record in records.items() if name in paper.experiments})
