@@ -80,7 +80,7 @@ def search(
     order = list(KINDS)
     named = sorted((n for n in exact if n in keys), key=lambda number: (order.index(keys[number][0]), -number))
     for rank, number in enumerate(named):
-        scores[number] += 10.0 - rank / 1000
+        scores[number] = 10.0 - rank / 1000
     ranked = sorted(keys, key=lambda number: (-scores[number], -number))
     _lift_papers(scores, keys, ranked)
     ranked.sort(key=lambda number: (-scores[number], -number))
