@@ -18,6 +18,7 @@ from reprise import __version__
 from reprise.files import home
 from reprise.lab import modules, overview, paper as papers, results, words
 from reprise.lab.paper import Paper, PaperError
+from reprise.site.commands import feed_app, mail_app
 
 app = typer.Typer(
     help="Published papers, performed again: measure what they claim, or use their methods as parts.",
@@ -28,6 +29,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(feed_app, name="feed")
+app.add_typer(mail_app, name="mail")
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

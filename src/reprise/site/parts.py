@@ -18,7 +18,7 @@ from reprise.site import pages
 from reprise.site.library import Entry, Snapshot
 from reprise.site.pages import Alternate, Extension
 
-__all__ = ["EXTENSION", "Part", "address", "parts_of"]
+__all__ = ["EXTENSION", "Part", "address", "all_parts", "parts_of"]
 
 router = APIRouter()
 ROOMS = {  # from those that need nothing of ours to those that stand on the others
@@ -137,22 +137,23 @@ def _arguments(arguments: ast.arguments) -> str:
 def address(snapshot: Snapshot, dotted: str) -> str:
     """The page of a part, or that of its room where the room does not list it."""
     room, _, name = dotted.removeprefix("reprise.").partition(".")
-    return f"/parts/{room}/{name}" if name in _all(snapshot).get(room, {}) else f"/parts/{room}"
+    return f"/parts/{room}/{name}" if name in all_parts(snapshot).get(room, {}) else f"/parts/{room}"
 
 
 # Pages ---------------------------------------------------------------------------------------------------------------
 
 
-def _all(snapshot: Snapshot) -> dict[str, dict[str, Part]]:
+def all_parts(snapshot: Snapshot) -> dict[str, dict[str, Part]]:
+    """The public parts of every room."""
     found: dict[str, dict[str, Part]] = snapshot.remember("parts", lambda: {room: parts_of(room) for room in rooms()})
     return found
 
 
 def _room(request: Request, room: str) -> tuple[Snapshot, dict[str, Part]]:
     snapshot = pages.library(request).current
-    if room not in _all(snapshot):
+    if room not in all_parts(snapshot):
         raise HTTPException(404)
-    return snapshot, _all(snapshot)[room]
+    return snapshot, all_parts(snapshot)[room]
 
 
 @router.get("/parts")
@@ -161,14 +162,14 @@ def list_rooms(request: Request) -> Response:
     snapshot = pages.library(request).current
     alternates = [Alternate("/parts.json", "JSON")]
     return pages.render(
-        request, "parts.html", snapshot=snapshot, rooms=rooms(), parts=_all(snapshot), alternates=alternates
+        request, "parts.html", snapshot=snapshot, rooms=rooms(), parts=all_parts(snapshot), alternates=alternates
     )
 
 
 @router.get("/parts.json")
 def list_parts_json(request: Request) -> Response:
     """All parts as JSON."""
-    found = _all(pages.library(request).current)
+    found = all_parts(pages.library(request).current)
     return pages.as_json(request, [_data(part) for room in found.values() for part in room.values()])
 
 
@@ -220,4 +221,4 @@ def _users(snapshot: Snapshot) -> dict[str, list[Entry]]:
     return found
 
 
-EXTENSION = Extension(router, nav=(("Parts", "/parts"),), warm=_all)
+EXTENSION = Extension(router, nav=(("Parts", "/parts"),), warm=all_parts)

@@ -85,7 +85,7 @@ def of_day(day: date, kind: str = "day") -> Period:
     if kind == "day":
         return Period("day", day.isoformat(), day, day)
     year, week, _ = day.isocalendar()
-    found = period(f"{year:04}-W{week:02}" if kind == "week" else f"{day:%Y-%m}")
+    found = period(f"{year:04}-W{week:02}" if kind == "week" else f"{day.year:04}-{day.month:02}")
     assert found is not None
     return found
 

@@ -12,7 +12,7 @@ from reprise.site.feed.store import EXAMPLE, Entry, load
 from reprise.site.search.library import Known, known
 from reprise.site.search.nearest import Neighbour, nearest_to
 
-__all__ = ["FILTERS", "Shown", "chosen", "count", "data", "show", "with_library", "years"]
+__all__ = ["FILTERS", "Shown", "chosen", "count", "data", "near_to", "show", "with_library", "years"]
 
 YEAR = "substr(CASE WHEN published != '' THEN published ELSE day END, 1, 4)"
 FILTERS = ("year", "code", "implemented", "verdict", "room")
@@ -63,6 +63,11 @@ def chosen(period: Period | None, asked: Mapping[str, str]) -> tuple[str, list[A
         )
         values += [asked["room"]] * 2
     return f"WHERE {' AND '.join(parts)}", values
+
+
+def near_to(slug: str) -> tuple[str, list[Any]]:
+    """The clause for the entries near an implemented paper."""
+    return "WHERE entries.number IN (SELECT entry FROM nearest WHERE slug = ?)", [slug]
 
 
 def years(database: Database) -> list[str]:

@@ -238,6 +238,17 @@ def _home(request: Request) -> Markup:
     return Markup(pages.environment().get_template("feed_home.html").render(context))
 
 
+def _paper(request: Request, slug: str) -> Markup:
+    """The newest papers near an implemented one, for its page."""
+    try:
+        database = index.of(request.app).database
+        shown = listing.show(database, listing.near_to(slug), 0, 5)
+    except DatabaseError as error:
+        log.error("%s", error)
+        shown = []
+    return Markup(pages.environment().get_template("feed_near.html").render(request=request, shown=shown, slug=slug))
+
+
 def _urls() -> Iterable[str]:
     """Every permanent address, for the static export."""
     database = Database()
@@ -257,4 +268,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-EXTENSION = Extension(router, nav=[("Feed", "/feed")], home=_home, urls=_urls, lifespan=_lifespan)
+EXTENSION = Extension(router, nav=[("Feed", "/feed")], home=_home, paper=_paper, urls=_urls, lifespan=_lifespan)

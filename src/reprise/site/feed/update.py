@@ -22,6 +22,7 @@ __all__ = ["Outcome", "Schedule", "update"]
 
 FIRST_WAIT, LONGEST_WAIT = 60.0, 6 * 3600.0  # after a failure; doubled each time
 LONGEST_WISH = 8 * 86400.0  # that a source may have to be left alone
+AFTER_FAULT = 30.0  # seconds after which a schedule whose work broke down tries again
 LEASE = 300.0  # seconds after which a source is free again although nobody gave it back
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Schedule:
     """Does its work again and again in a thread, the first time at once; ``stop`` ends it.
 
     The time between is counted by a clock that cannot be set: corrections and summer time neither skip nor repeat.
-    What goes wrong is logged and tried again the next time.
+    What goes wrong is logged and tried again soon.
 
     Args:
         work: what is to be done.
@@ -214,9 +215,11 @@ class Schedule:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            wait = self.every
             try:
                 self.work()
             except Exception:
                 log.exception("the schedule")
-            self._wake.wait(self.every)
+                wait = min(wait, AFTER_FAULT)
+            self._wake.wait(wait)
             self._wake.clear()

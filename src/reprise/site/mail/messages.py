@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from reprise.site.mail.subscriptions import Subscription, links, topic_words
 
-__all__ = ["compose"]
+__all__ = ["compose", "trial"]
 
 
 def compose(
@@ -35,13 +35,9 @@ def compose(
     """
     made = links(key, subscription, now)
     host = urlsplit(base).hostname or "localhost"
-    message = EmailMessage(policy=SMTP)
-    message["From"] = os.environ.get("REPRISE_MAIL_FROM", f"reprise <reprise@{_domain(host)}>")
-    message["To"] = subscription.address
-    message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
+    message = _begun(host, subscription.address, now)
     digest = hmac.new(key.encode(), f"message:{subscription.id}:{period}".encode(), hashlib.sha256).hexdigest()[:16]
     message["Message-ID"] = f"<{period}.{subscription.id}.{digest}@{_domain(host)}>"
-    message["Auto-Submitted"] = "auto-generated"
     if period.startswith("confirm-"):
         message["Subject"] = "Please confirm your subscription to reprise"
         paragraphs = [
@@ -62,6 +58,25 @@ def compose(
     why = f"You get this every {subscription.every} because you subscribed to {topic_words(subscription)}."
     message.set_content(_text(base, items, why, made.leave))
     message.add_alternative(_html(base, items, why, made.leave, period), subtype="html")
+    return message
+
+
+def trial(base: str, address: str, now: float) -> EmailMessage:
+    """A message that tries the settings."""
+    host = urlsplit(base).hostname or "localhost"
+    message = _begun(host, address, now)
+    message["Message-ID"] = f"<test.{int(now)}@{_domain(host)}>"
+    message["Subject"] = "A test of reprise"
+    message.set_content("The settings of the mail server are right.\n")
+    return message
+
+
+def _begun(host: str, address: str, now: float) -> EmailMessage:
+    message = EmailMessage(policy=SMTP)
+    message["From"] = os.environ.get("REPRISE_MAIL_FROM", f"reprise <reprise@{_domain(host)}>")
+    message["To"] = address
+    message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
+    message["Auto-Submitted"] = "auto-generated"
     return message
 
 

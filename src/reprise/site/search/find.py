@@ -14,6 +14,7 @@ from reprise.site.search.words import LONGEST, by_name, by_words, content
 __all__ = ["KINDS", "Hit", "Results", "search"]
 
 K = 60  # of reciprocal rank fusion
+NEAR = 0.5  # the say of vectors beside that of words
 DEPTH = 200  # ranks that each half gives
 LIBRARY_BONUS = 1.25  # what can be run and imported comes before what can only be read, where both fit alike
 CLAIMS, LIFT = 2, 0.4  # claims of a paper that are shown among others, and what they add to their paper
@@ -71,9 +72,9 @@ def search(
     worded = by_words(database, query, DEPTH)
     near = [number for number, _ in vectors.near(query, DEPTH)] if vectors is not None and content(query) else []
     scores: dict[int, float] = defaultdict(float)
-    for ranking in (inside, worded, near):
+    for ranking, weight in ((inside, 1.0), (worded, 1.0), (near, NEAR)):
         for rank, number in enumerate(ranking):
-            scores[number] += 1.0 / (K + rank + 1)
+            scores[number] += weight / (K + rank + 1)
     for number in scores:
         scores[number] *= LIBRARY_BONUS if number > LIBRARY else 1.0
     keys = _keys(database, [*scores, *exact])

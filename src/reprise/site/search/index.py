@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from reprise.site.database import Database
 from reprise.site.feed.store import add_example
 from reprise.site.library import Library
+from reprise.site.parts import all_parts
 from reprise.site.search import encoder, nearest
 from reprise.site.search.library import sync
 from reprise.site.search.vectors import Vectors
@@ -42,7 +43,8 @@ class Index:
         """Bring texts, vectors and neighbours in step with the papers and the feed."""
         snapshot = self.library.current
         papers = [(entry.paper, entry.status) for entry in snapshot.entries.values()]
-        sync(self.database, snapshot.version, papers, self.clock(), complete=not snapshot.damaged)
+        parts = [(part.dotted, part.summary) for room in all_parts(snapshot).values() for part in room.values()]
+        sync(self.database, snapshot.version, papers, parts, self.clock(), complete=not snapshot.damaged)
         self.vectors.refresh()
         nearest.refresh(self.database, self.vectors.model)
         self.ready.set()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reprise.lab.paper import Paper
 from reprise.lab.results import Status
-from reprise.lab.search import Piece, pieces
 from reprise.site.database import Database
 from reprise.site.search.spelling import names_of_title, plain
 from reprise.site.search.texts import put_text
@@ -71,7 +70,12 @@ def known(database: Database) -> dict[str, Known]:
 
 
 def sync(
-    database: Database, version: str, papers: Sequence[tuple[Paper, Status]], now: float, complete: bool = True
+    database: Database,
+    version: str,
+    papers: Sequence[tuple[Paper, Status]],
+    parts: Iterable[tuple[str, str]],
+    now: float,
+    complete: bool = True,
 ) -> bool:
     """Bring the database in step with the papers; whether anything was different.
 
@@ -79,12 +83,13 @@ def sync(
         database: where.
         version: changes whenever a file of a paper or of the library does.
         papers: all that can be read, with what was published of them.
+        parts: dotted name and summary of every public part.
         now: the time.
-        complete: whether that is all there are; if not, what is known of others stays.
+        complete: whether these are all papers that there are; if not, what is known of others stays.
     """
     if database.value("SELECT value FROM facts WHERE name = 'library'") == version:
         return False
-    texts = [text for paper, _ in papers for text in _texts_of(paper)] + [_text_of(piece) for piece in pieces()]
+    texts = [text for paper, _ in papers for text in _texts_of(paper)] + [_text_of(*part) for part in parts]
     with database.write() as connection:
         before = known(database)
         for paper, status in papers:
@@ -120,7 +125,6 @@ def _texts_of(paper: Paper) -> Iterator[Text]:
         yield Text("claim", f"{paper.slug}#{number}", claim.text, paper.title, frozenset())
 
 
-def _text_of(piece: Piece) -> Text:
-    name = piece.name.split(".")[-1]
-    summary = ROLE.sub(r"\1", " ".join(piece.summary.split())).replace("``", "")
-    return Text("part", piece.name, name, summary, frozenset({plain(name)}))
+def _text_of(dotted: str, summary: str) -> Text:
+    name = dotted.split(".")[-1]
+    return Text("part", dotted, name, ROLE.sub(r"\1", summary).replace("``", ""), frozenset({plain(name)}))

@@ -15,6 +15,7 @@ from reprise.site import pages
 from reprise.site.feed import listing, store
 from reprise.site.feed.listing import Shown
 from reprise.site.pages import Alternate, Extension
+from reprise.site.parts import address
 from reprise.site.search import index
 from reprise.site.search.find import KINDS, Hit, search
 from reprise.site.search.library import Known, known
@@ -80,9 +81,8 @@ def _found(request: Request, made: index.Index, hits: tuple[Hit, ...]) -> list[F
     papers = known(made.database)
     entries = {id: entry for hit in hits if hit.kind == "entry" and (entry := store.find(made.database, id := hit.key))}
     shown = {item.entry.id: item for item in listing.with_library(made.database, list(entries.values()))}
-    users = {
-        part: entry.slug for entry in pages.library(request).current.entries.values() for part in entry.paper.parts
-    }
+    snapshot = pages.library(request).current
+    users = {part: entry.slug for entry in snapshot.entries.values() for part in entry.paper.parts}
     found = []
     for hit in hits:
         slug, _, number = hit.key.partition("#")
@@ -91,9 +91,7 @@ def _found(request: Request, made: index.Index, hits: tuple[Hit, ...]) -> list[F
         elif hit.kind == "claim":
             found.append(Found(hit, f"/papers/{slug}/claims/{number}", papers.get(slug)))
         elif hit.kind == "part":
-            user = users.get(hit.key, "")
-            path = f"/papers/{user}" if user else f"/papers?room={hit.key.split('.')[1]}"
-            found.append(Found(hit, path, papers.get(user)))
+            found.append(Found(hit, address(snapshot, hit.key), papers.get(users.get(hit.key, ""))))
         elif hit.key in shown:
             found.append(Found(hit, f"/arxiv/{hit.key}", item=shown[hit.key]))
     return found
