@@ -14,6 +14,7 @@ from starlette.responses import Response
 from reprise.site import pages
 from reprise.site.feed import listing, store
 from reprise.site.feed.listing import Shown
+from reprise.site.feed.text import clean
 from reprise.site.pages import Alternate, Extension
 from reprise.site.parts import address
 from reprise.site.search import index
@@ -58,7 +59,7 @@ def find(request: Request, form: str = "html", q: str = "", kind: str = "") -> R
     if form not in ("html", "json", "md", "atom"):
         raise HTTPException(404)
     made = index.of(request.app)
-    query, kind = q[:LONGEST].strip(), kind if kind in KINDS else ""
+    query, kind = clean(q, LONGEST), kind if kind in KINDS else ""
     if form == "atom":
         return _atom(request, made, query)
     asked = request.query_params.get("page", "1")
