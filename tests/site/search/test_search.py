@@ -34,13 +34,22 @@ MADE = [
 ]
 
 
+PAPERS = (
+    "cnn-explainer", "cnn-svm", "darn-good-control", "grad-cam", "hopfield", "ibn-net", "linear-interpreters", "maniskill2",
+    "moat", "optimal-stopping", "safety-testing", "scattering", "spartan",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database, Vectors]]:
-    """The library itself, the example feed and five papers with names that are hard to find."""
+    """Thirteen papers of the library, all its parts, the example feed and five papers with names that are hard to find.
+
+    The thirteen stay the same when the library grows, so that the quality of search can be compared over time.
+    """
     database = Database(tmp_path_factory.mktemp("search") / "site.db")
     store.add_example(database, 0.0)
     store.add(database, "test", [record for id, title in MADE if (record := make(id=id, title=title))], 0.0)
-    everything, _ = papers.all_papers()
+    everything = [papers.find(slug) for slug in PAPERS]
     parts = [(part.dotted, part.summary) for room in rooms() for part in parts_of(room).values()]
     sync(database, "1", [(paper, results.status(paper)) for paper in everything], parts, 0.0)
     vectors = Vectors(database)
