@@ -35,9 +35,8 @@ MADE = [
 
 
 PAPERS = (
-    "cnn-explainer", "cnn-svm", "darn-good-control", "grad-cam", "hopfield", "ibn-net", "linear-interpreters", 
-    "maniskill2",
-    "moat", "optimal-stopping", "safety-testing", "scattering", "spartan",
+    "cnn-explainer", "cnn-svm", "darn-good-control", "grad-cam", "hopfield", "ibn-net", "linear-interpreters",
+    "maniskill2", "moat", "optimal-stopping", "safety-testing", "scattering", "spartan",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -88,11 +89,15 @@ def search(
     counts = {name: sum(keys[number][0] == name for number in ranked) for name in KINDS}
     ranked = [n for n in ranked if keys[n][0] == kind] if kind else _spread(ranked, keys)
     found = {"name": set(exact), "part": set(inside), "words": set(worded), "near": set(near)}
-    hits = tuple(
-        _hit(database, vectors, query, number, scores[number], found)
-        for number in ranked[(page - 1) * size : page * size]
-    )
+    rows = [row for n in ranked[(page - 1) * size : page * size] if (row := _row(database, n)) is not None]
+    texts = [f"{row['title']} {row['body']}" for row in rows]
+    why = vectors.explain(query, texts) if vectors is not None and near else [[] for _ in rows]
+    hits = tuple(_hit(query, row, scores[row["number"]], found, words) for row, words in zip(rows, why, strict=True))
     return Results(hits, len(ranked), vectors is not None and vectors.ready, counts)
+
+
+def _row(database: Database, number: int) -> sqlite3.Row | None:
+    return database.row("SELECT * FROM texts WHERE number = ?", number)
 
 
 def _keys(database: Database, numbers: list[int]) -> dict[int, tuple[str, str]]:
@@ -127,12 +132,9 @@ def _spread(ranked: list[int], keys: dict[int, tuple[str, str]]) -> list[int]:
     return kept
 
 
-def _hit(
-    database: Database, vectors: Vectors | None, query: str, number: int, score: float, found: dict[str, set[int]]
-) -> Hit:
-    row = database.row("SELECT * FROM texts WHERE number = ?", number)
-    assert row is not None
-    reasons = []
+def _hit(query: str, row: sqlite3.Row, score: float, found: dict[str, set[int]], leading: list[str]) -> Hit:
+    """A hit with its reasons; ``leading`` are the words of the text that the query leads to."""
+    number, reasons = row["number"], []
     if number in found["name"]:
         reasons.append("its name")
     elif number in found["part"]:
@@ -140,10 +142,8 @@ def _hit(
     if number in found["words"]:
         held = matched(query, f"{row['title']} {row['names']} {row['body']}")
         reasons.append(f"words: {', '.join(held)}" if held else "its words")
-    if number in found["near"] and vectors is not None:
-        why = [
-            word for word in vectors.explain(query, f"{row['title']} {row['body']}", 6) if word not in query.lower()
-        ][:3]
+    if number in found["near"]:
+        why = [word for word in leading if word not in query.lower()][:3]
         reasons.append(f"near in meaning: {', '.join(why)}" if why else "near in meaning")
     return Hit(number, row["kind"], row["key"], row["title"], row["body"], score, tuple(reasons))
 

@@ -184,14 +184,18 @@ class Vectors:
         least = max(NEAR[0], NEAR[1] * cosines[best[0]])
         return [(int(self._numbers[i]), float(cosines[i])) for i in best if cosines[i] >= least]
 
-    def explain(self, query: str, text: str, count: int = 3) -> list[str]:
-        """The words of a text that the query leads to, the heaviest first: why it is near."""
-        if self.model is None:
-            return []
+    def explain(self, query: str, texts: list[str], count: int = 6) -> list[list[str]]:
+        """For each text its words that the query leads to, the heaviest first: why it is near."""
+        if self.model is None or not texts:
+            return [[] for _ in texts]
         wanted = self.model.embed([query])[0] @ self.model.components
-        row = self.model.weights([text])
-        parts = row.data * wanted[row.indices]
-        return [self.model.words[row.indices[i]] for i in np.argsort(-parts)[:count] if parts[i] > 0]
+        rows = self.model.weights(texts)
+        found = []
+        for start, end in zip(rows.indptr, rows.indptr[1:], strict=False):
+            places = rows.indices[start:end]
+            parts = rows.data[start:end] * wanted[places]
+            found.append([self.model.words[places[i]] for i in np.argsort(-parts)[:count] if parts[i] > 0])
+        return found
 
     def _fitted(self) -> Lsa | None:
         count = self.database.value("SELECT count(*) FROM texts")
