@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import Any
 from reprise.files import home, written_whole
 from reprise.lab.paper import Experiment
 
-__all__ = ["LAB", "closure", "of", "resolve", "save_memory", "source_of", "table", "third_party"]
+__all__ = ["LAB", "closure", "of", "parsed", "resolve", "save_memory", "source_of", "table", "third_party"]
 
 PACKAGE = Path(__file__).parent.parent
 LAB = "reprise.lab.seeding"  # what the lab itself does to the numbers of a trial
 ROOTS = ("Settings", "prepare", "measure")  # of a recipe; its figure makes no numbers
 BODY = "<body>"  # stands for what a module does on import besides defining names
+
+_PARSING = threading.Lock()
 
 Scan = dict[str, list[Any]]  # name of a definition: fingerprint of its code, full names of what it uses
 
@@ -132,6 +135,12 @@ def _locate(name: str) -> tuple[str | None, str]:
     return None, ""
 
 
+def parsed(file: Path) -> ast.Module:
+    """The syntax tree of a file, from any thread: Python 3.11 counts the depth of recursion over all of them."""
+    with _PARSING:
+        return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def _names_of_room(name: str) -> list[str]:
     """All names of a room that is imported as a whole, for then any of them may be used; none for other names."""
     room = name.removesuffix(".*")
@@ -146,7 +155,7 @@ def table(folder: Path) -> dict[str, str]:
     if not stub.is_file():
         return {}
     names = {}
-    for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+    for node in parsed(stub).body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}" if node.module else alias.name
@@ -164,7 +173,7 @@ def _scan(file: Path) -> Scan:
     _load_memory()
     stamp, scan = _memory["scans"].get(str(file), (None, {}))
     if stamp != (now := _stamp(file)):
-        scan = _read(ast.parse(file.read_text(encoding="utf-8")), file)
+        scan = _read(parsed(file), file)
         _memory["scans"][str(file)] = [now, scan]
         _memory["changed"] = {"": True}
     return dict(scan)

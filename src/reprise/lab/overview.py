@@ -11,17 +11,17 @@ from reprise.files import home, written_whole
 from reprise.lab import modules, paper as papers, results, words
 from reprise.lab.paper import Paper
 
-__all__ = ["row", "rows"]
+__all__ = ["row", "rows", "stamp"]
 
 COUNTED = (".py", ".pyi", ".toml", ".json")  # files that what is listed depends on
 
 
 def rows() -> tuple[list[dict[str, Any]], list[ValueError]]:
     """The rows of all papers that can be read, and what is wrong with the others."""
-    path, stamp = home() / "cache" / "rows.json", _stamp()
+    path, now = home() / "cache" / "rows.json", stamp()
     try:
         remembered = json.loads(path.read_text(encoding="utf-8"))
-        if remembered["stamp"] == stamp:
+        if remembered["stamp"] == now:
             return list(remembered["rows"]), []
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, or damaged: it is made again
@@ -35,7 +35,7 @@ def rows() -> tuple[list[dict[str, Any]], list[ValueError]]:
     if not damaged:
         try:
             with written_whole(path) as temporary:
-                temporary.write_text(json.dumps({"stamp": stamp, "rows": found}), encoding="utf-8")
+                temporary.write_text(json.dumps({"stamp": now, "rows": found}), encoding="utf-8")
         except OSError:
             pass  # a cache that cannot be written is no fault
     return found, damaged
@@ -61,7 +61,7 @@ def row(paper: Paper) -> dict[str, Any]:
     }
 
 
-def _stamp() -> str:
+def stamp() -> str:
     """A fingerprint of the names, times of change and sizes of all files that count."""
     found = []
     for root in (modules.PACKAGE, *papers.folders()[1:]):

@@ -127,7 +127,7 @@ def example(part: str) -> str:
 
 def _docstring(file: Path, name: str) -> str | None:
     """The docstring of a class or function, or of the module itself, read from the source."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = modules.parsed(file)
     for node in tree.body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             return ast.get_docstring(node)

@@ -115,7 +115,7 @@ class Library:
         snapshot = self._snapshot
         if snapshot is None:
             with self._reading:
-                self._snapshot = self._snapshot or self._read(overview._stamp())
+                self._snapshot = self._snapshot or self._read(overview.stamp())
             return self._snapshot
         if time.monotonic() - self._looked > EVERY and self._reading.acquire(blocking=False):
             threading.Thread(target=self._refresh, daemon=True).start()
@@ -123,7 +123,7 @@ class Library:
 
     def _refresh(self) -> None:
         try:
-            stamp = overview._stamp()
+            stamp = overview.stamp()
             if self._snapshot is None or stamp != self._snapshot.version:
                 fresh = self._read(stamp)
                 self.warm_up(fresh)

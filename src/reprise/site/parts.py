@@ -108,7 +108,7 @@ def parts_of(room: str) -> dict[str, Part]:
         if module is None or name.startswith("_"):
             continue
         if module not in trees:
-            trees[module] = ast.parse(modules.source_of(module).read_text(encoding="utf-8"))
+            trees[module] = modules.parsed(modules.source_of(module))
         found[name] = _part(room, name, module, trees[module])
     return dict(sorted(found.items(), key=lambda item: item[0].casefold()))
 
