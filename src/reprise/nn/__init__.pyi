@@ -39,6 +39,7 @@ from .maps import (
     SameConv2d as SameConv2d,
 )
 from .mbconv import MBConv as MBConv, PooledShortcut as PooledShortcut
+from .mish import Mish as Mish, mish as mish
 from .moat import (
     MOAT as MOAT,
     MOATBlock as MOATBlock,

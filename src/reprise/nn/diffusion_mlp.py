@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reprise.nn.mish import Mish
 from reprise.nn.step_embedding import SinusoidalEmbedding
 
 __all__ = ["DiffusionMLP"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"mish": nn.Mish, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"mish": Mish, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
 class DiffusionMLP(nn.Module):
@@ -58,7 +59,7 @@ class DiffusionMLP(nn.Module):
             raise ValueError(f"unknown activation {activation!r}; there are {', '.join(map(repr, ACTIVATIONS))}")
         self.chunk, self.cond_dim, act = (horizon, action_dim), cond_dim, ACTIVATIONS[activation]
         self.flat, d = horizon * action_dim, step_embed_dim
-        self.step_encoder = nn.Sequential(SinusoidalEmbedding(d), nn.Linear(d, 2 * d), nn.Mish(), nn.Linear(2 * d, d))
+        self.step_encoder = nn.Sequential(SinusoidalEmbedding(d), nn.Linear(d, 2 * d), Mish(), nn.Linear(2 * d, d))
         layers: list[nn.Module] = []
         for a, b in pairwise([cond_dim, *cond_hidden]):
             layers += [nn.Linear(a, b), act()]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reprise.nn.mish import Mish
 from reprise.nn.step_embedding import SinusoidalEmbedding
 
 __all__ = ["DiffusionTransformer"]
@@ -68,9 +69,7 @@ class DiffusionTransformer(nn.Module):
         self.time_emb = SinusoidalEmbedding(embed_dim)
         self.cond_obs_emb = nn.Linear(cond_dim, embed_dim)
         self.cond_pos_emb = nn.Parameter(torch.empty(1, 1 + history, embed_dim))
-        self.encoder = nn.Sequential(
-            nn.Linear(embed_dim, 4 * embed_dim), nn.Mish(), nn.Linear(4 * embed_dim, embed_dim)
-        )
+        self.encoder = nn.Sequential(nn.Linear(embed_dim, 4 * embed_dim), Mish(), nn.Linear(4 * embed_dim, embed_dim))
         self.decoder = _Decoder(_DecoderLayer(embed_dim, n_heads, dropout) for _ in range(n_layers))
         self.ln_f = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, input_dim)

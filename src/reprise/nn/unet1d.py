@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reprise.nn.mish import Mish, mish
 from reprise.nn.step_embedding import SinusoidalEmbedding
 
 __all__ = ["ConditionalUNet1D"]
@@ -71,7 +72,7 @@ class ConditionalUNet1D(nn.Module):
         self.diffusion_step_encoder = nn.Sequential(
             SinusoidalEmbedding(step_embed_dim),
             nn.Linear(step_embed_dim, 4 * step_embed_dim),
-            nn.Mish(),
+            Mish(),
             nn.Linear(4 * step_embed_dim, step_embed_dim),
         )
         levels = list(pairwise([input_dim, *down_dims]))
@@ -114,12 +115,12 @@ class ConditionalUNet1D(nn.Module):
             t: (B,) or (S, 1) steps.
             condition: (B, global_cond_dim).
         """
-        step, seen = F.mish(self.diffusion_step_encoder(t)), None
+        step, seen = mish(self.diffusion_step_encoder(t)), None
         if self.global_cond_dim:
             if condition is None or condition.shape[1:] != (self.global_cond_dim,):
                 shape = None if condition is None else tuple(condition.shape)
                 raise ValueError(f"the condition is (B, {self.global_cond_dim}), not {shape}")
-            seen = F.mish(condition)
+            seen = mish(condition)
         return [block.told(step, seen)[..., None] for block in self._blocks()]
 
     def denoise(self, x: Tensor, contexts: Sequence[Tensor]) -> Tensor:
@@ -191,7 +192,7 @@ class _ConvBlock(nn.Module):
         self.block = nn.Sequential(
             nn.Conv1d(channels, out_channels, kernel_size, padding=kernel_size // 2),
             nn.GroupNorm(n_groups, out_channels),
-            nn.Mish(),
+            Mish(),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reprise.data.windows import Windows
 
-__all__ = ["Batch", "Demonstrations", "to_device", "trained_steps"]
+__all__ = ["Batch", "Demonstrations", "Objective", "to_device", "trained_steps"]
 
 Batch = dict[str, Any]
 
@@ -51,6 +52,25 @@ class Demonstrations:
         """At most ``limit`` windows, drawn by a seed."""
         generator = np.random.default_rng(seed)
         return self.gather(generator.permutation(self.steps)[:limit], generator)
+
+
+class Objective(nn.Module):
+    """The loss of demonstrations as a network of the numbers of their steps: what the one supervised loop can minimise.
+
+    Args:
+        module: the network that is trained.
+        loss: of a batch.
+        demonstrations: where batches come from.
+    """
+
+    def __init__(self, module: nn.Module, loss: Callable[[Batch], Tensor], demonstrations: Demonstrations) -> None:
+        super().__init__()
+        self.module, self.loss, self.demonstrations = module, loss, demonstrations
+        self.rng = np.random.default_rng(int(torch.randint(2**31, ())))  # of goals
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """The loss, (), of the windows of some steps."""
+        return self.loss(self.demonstrations.gather(steps.cpu().numpy(), self.rng))
 
 
 def trained_steps(windows: Windows, pad_start: int | None = None, pad_end: int | None = None) -> np.ndarray:

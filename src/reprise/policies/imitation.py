@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from reprise.data.episodes import Episodes
-from reprise.data.normalize import Normalizer
 from reprise.data.text import HashedWords
 from reprise.data.windows import Windows
-from reprise.policies.demonstrations import Batch, Demonstrations, trained_steps
-from reprise.policies.observations import History, Shapes, checked_mask, is_picture, named, take, tensor_of
+from reprise.policies.demonstrations import Batch, Demonstrations, Objective, trained_steps
+from reprise.policies.observations import History, Shapes, checked_mask, named, take
+from reprise.policies.scales import Scales
 from reprise.rl.files import load_state, read, write
 from reprise.training.ema import EMA
 from reprise.training.fit import History as Trained, OnStep, fit
@@ -31,12 +31,6 @@ from reprise.training.fit import History as Trained, OnStep, fit
 __all__ = ["AVERAGE", "ImitationPolicy", "masked_mean"]
 
 TextEncoder = Callable[[Sequence[str]], Tensor]  # N sentences to (N, D)
-
-SCALINGS: dict[str, Callable[[np.ndarray], Normalizer]] = {
-    "min_max": Normalizer.min_max,
-    "standard": Normalizer.standard,
-    "none": lambda rows: Normalizer(torch.zeros(rows.shape[-1]), torch.ones(rows.shape[-1])),
-}
 AVERAGE = {"decay": 0.9999, "power": 0.75}  # of the weights, as in Diffusion Policy
 
 
@@ -141,18 +135,15 @@ class ImitationPolicy:
             )
         if not observations or isinstance(observations, str):
             raise ValueError(f'observations are names, say ("state",), not {observations!r}')
-        for scaling in (observation_scaling, action_scaling):
-            if scaling not in SCALINGS:
-                raise ValueError(f"unknown scaling {scaling!r}; there are {', '.join(map(repr, SCALINGS))}")
         self.horizon, self.history, self.first_action = horizon, history, first_action
         self.observations, self.goal = tuple(observations), goal
         self.goal_observations = () if goal is None else tuple(goal_observations or observations)
         self.text = HashedWords(instructions) if isinstance(instructions, int) else instructions
         self.pad_start, self.pad_end = pad_start, pad_end
-        self.observation_scaling, self.action_scaling = observation_scaling, action_scaling
         self.device = torch.device(device)
+        self.scales = Scales(observation_scaling, action_scaling, self.device)
+        self.normalizers = self.scales.normalizers
         self.shapes: Shapes | None = None
-        self.normalizers: dict[str, Normalizer] = {}
         self.trained: Trained | None = None
         self._seen = History(history)
 
@@ -242,14 +233,7 @@ class ImitationPolicy:
 
     def setup(self, shapes: Shapes, episodes: Episodes | None = None) -> None:
         """Build the network, and measure the scales of episodes; without episodes nothing is scaled."""
-        scaling = "none" if episodes is None else self.observation_scaling
-        for name, shape in {**shapes.observations, **shapes.goal}.items():
-            if not is_picture(shape):
-                rows = np.zeros((1, *shape)) if episodes is None else episodes.observations[name]
-                self.normalizers[name] = SCALINGS[scaling](rows).to(self.device)
-        rows = np.zeros((1, shapes.action)) if episodes is None else episodes.actions
-        self.normalizers["actions"] = SCALINGS["none" if episodes is None else self.action_scaling](rows)
-        self.normalizers["actions"].to(self.device)
+        self.scales.measure(shapes, episodes)
         self.shapes = shapes
         self.module = self.build(shapes).to(self.device).eval()
 
@@ -308,7 +292,7 @@ class ImitationPolicy:
         self.module.eval()  # what is not trained now
         rows = torch.from_numpy(demonstrations.steps)
         self.trained = fit(
-            _Objective(module, loss, demonstrations), rows, rows, loss=lambda value, _: value, steps=steps,
+            Objective(module, loss, demonstrations), rows, rows, loss=lambda value, _: value, steps=steps,
             batch_size=min(batch_size, len(rows)), optimizer=optimizer, schedule=schedule, warmup=warmup,
             clip_norm=clip_norm, on_step=tell,
         )  # fmt: skip
@@ -394,13 +378,13 @@ class ImitationPolicy:
         """Check and scale an observation, and put what was seen before beside it."""
         shapes = self._built()
         given = named(observation, self.observations)
-        seen = self._scaled(given, shapes.observations, "the policy observes")
+        seen = self.scales.read(given, shapes.observations, "the policy observes")
         batch: Batch = {}
         counts = {name: len(value) for name, value in seen.items()}
         if self.goal is not None:
             if "goal" not in given:
                 raise ValueError("the policy needs a goal: give the observation as a dictionary that has one")
-            goal = self._scaled(named(given["goal"], self.goal_observations), shapes.goal, "a goal consists of")
+            goal = self.scales.read(named(given["goal"], self.goal_observations), shapes.goal, "a goal consists of")
             counts |= {f"goal {name}": len(value) for name, value in goal.items()}
             batch["goal"] = goal
         if self.text is not None:
@@ -458,16 +442,6 @@ class ImitationPolicy:
             raise RuntimeError(f"this {type(self).__name__} has learned nothing yet: call fit, or load one")
         return self.shapes
 
-    def _scale(self, name: str, value: Tensor) -> Tensor:
-        return self.normalizers[name](value) if name in self.normalizers else value
-
-    def _scaled(self, given: Mapping[str, Any], shapes: Mapping[str, Any], what: str) -> dict[str, Tensor]:
-        if missing := [name for name in shapes if name not in given]:
-            raise ValueError(f"{what} {', '.join(shapes)}; {missing[0]!r} is missing, there is {', '.join(given)}")
-        return {
-            name: self._scale(name, tensor_of(given[name], name, shape, self.device)) for name, shape in shapes.items()
-        }
-
     def _encode(self, sentences: Sequence[str]) -> Tensor:
         """(N, D); equal sentences are encoded once."""
         assert self.text is not None
@@ -477,14 +451,7 @@ class ImitationPolicy:
 
     def _cut(self, episodes: Episodes) -> Demonstrations:
         """Scaled windows."""
-        scaled = {}
-        for name in dict.fromkeys((*self.observations, *self.goal_observations)):
-            array = episodes.observations[name]
-            if name in self.normalizers:
-                array = self._scale(name, torch.as_tensor(array, device=self.device).float()).cpu().numpy()
-            scaled[name] = array
-        actions = self._scale("actions", torch.as_tensor(episodes.actions, device=self.device)).cpu().numpy()
-        windows = self.windows(Episodes(scaled, actions, episodes.ends))
+        windows = self.windows(self.scales.episodes(episodes))
         text = None if self.text is None else self._encode(episodes.instructions).cpu()
         return Demonstrations(windows, trained_steps(windows, self.pad_start, self.pad_end), text, self.device)
 
@@ -498,15 +465,3 @@ def masked_mean(errors: Tensor, padding: Tensor) -> Tensor:
     """
     kept = (~padding).to(errors).reshape(*padding.shape, *(1,) * (errors.ndim - 2))
     return (errors * kept).sum() / (kept.sum() * errors[0, 0].numel()).clamp_min(1)
-
-
-class _Objective(nn.Module):
-    """The loss as a network of steps, so that the one supervised loop can minimise it."""
-
-    def __init__(self, module: nn.Module, loss: Callable[[Batch], Tensor], demonstrations: Demonstrations) -> None:
-        super().__init__()
-        self.module, self.loss, self.demonstrations = module, loss, demonstrations
-        self.rng = np.random.default_rng(int(torch.randint(2**31, ())))  # of goals
-
-    def forward(self, steps: Tensor) -> Tensor:
-        return self.loss(self.demonstrations.gather(steps.cpu().numpy(), self.rng))
