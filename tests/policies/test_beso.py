@@ -5,6 +5,7 @@ import torch
 from reprise.data import Episodes
 from reprise.nn.count import parameters
 from reprise.policies import BESOPolicy, BESOSampling, CBeTPolicy, GCBCPolicy, GoalGPT, ScoreGPT
+from reprise.testing import check_policy
 from reprise.training import Diverged
 
 SMALL = {"embed_dim": 16, "n_layers": 2, "n_heads": 2, "attn_drop": 0.0, "resid_drop": 0.0}
@@ -310,6 +311,12 @@ def test_saved_and_loaded(kind, tmp_path):
     assert torch.equal(*answers)
     with pytest.raises(ValueError, match="holds"):
         (GCBCPolicy if kind is BESOPolicy else BESOPolicy).load(tmp_path / "policy")
+
+
+@pytest.mark.parametrize("kind", [BESOPolicy, GCBCPolicy, CBeTPolicy])
+def test_they_keep_what_every_policy_promises(kind):
+    state, goal = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
+    check_policy(taught(kind), {"state": state, "goal": goal})
 
 
 @pytest.mark.parametrize("kind", [BESOPolicy, GCBCPolicy, CBeTPolicy])
