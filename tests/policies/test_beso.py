@@ -171,7 +171,11 @@ def test_guidance_one_is_conditional_and_zero_ignores_the_goal():
         for parameter in policy.net.parameters():
             parameter.normal_(std=0.3)
     goals = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    fed = []
+    watch = policy.net.net.register_forward_pre_hook(lambda module, given: fed.append(given[2]))
     free = acted(policy, 0.0, goals)
+    watch.remove()
+    assert all((goal == 0).all() for goal in fed)
     assert np.array_equal(free, acted(policy, 0.0, -goals)) and np.array_equal(free, acted(policy, 0.0, None))
     conditional, beyond = acted(policy, 1.0, goals), acted(policy, 2.0, goals)
     assert not np.allclose(conditional, acted(policy, 1.0, -goals)) and not np.allclose(conditional, beyond)
