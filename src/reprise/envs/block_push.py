@@ -209,7 +209,7 @@ class BlockPushExpert:
         """(N, 2) steps of the effector."""
         env = self.env
         rows = np.arange(env.num_envs)
-        rests: NDArray[np.bool_] = env.pairs.any(2)
+        rests: NDArray[np.bool_] = env.pairs.any(2)  # type: ignore[assignment]
         if env.transport == "push":  # a block may have been through the wrong target
             rests = np.where(self.crossed[:, None], env.pairs[:, [0, 1], [1, 0]], env.pairs[:, [0, 1], [0, 1]])
         block = np.where(rests[rows, self.first], 1 - self.first, self.first)

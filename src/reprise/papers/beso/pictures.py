@@ -20,7 +20,9 @@ def draw(results: Any) -> Figure:
     files = [results.file(arm, min(results.seeds), "ways.npz") for arm in arms]
     shown = all(files)
     figure = Figure(figsize=(11, 7.2 if shown else 3.8), layout="constrained")
-    rows: list[Any] = [figure.add_subfigure(cell) for cell in figure.add_gridspec(2 if shown else 1, 1)]
+    count = 2 if shown else 1
+    grid = figure.add_gridspec(count, 1)
+    rows = [figure.add_subfigure(grid[i, 0]) for i in range(count)]
     if shown:
         for axes, arm, file in zip(rows[0].subplots(1, len(arms)), arms, files, strict=True):
             _ways(axes, np.load(file), COLOURS[arm], results.arms[arm].what)
