@@ -30,8 +30,8 @@ WORST = ("success[train]", "success[held-out]", "lifted[train]", "lifted[held-ou
 class Settings:
     objects: int = 20  # that demonstrations are of
     demonstrations: int = 200  # in all, spread evenly over the objects
-    widths: tuple[int, ...] = (256, 256)  # of the hidden layers
-    steps: int = 3_000  # optimiser steps
+    widths: tuple[int, ...] = (256, 256, 256)  # of the hidden layers
+    steps: int = 6_000  # optimiser steps
     batch_size: int = 256  # states per step
     learning_rate: float = 1e-3  # peak of Adam: 2 % linear warm-up, then cosine to zero
     episodes: int = 100  # on training objects, and as many on held-out ones
