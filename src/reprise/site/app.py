@@ -188,7 +188,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
     )
 
 
-def _validation_error(request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     return _error(request, 404, "There is no such page", "A part of its address is not what is expected there.")
 
 
