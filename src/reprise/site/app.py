@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None, parts: Sequence[Extension] | No
                 if part.lifespan is not None:
                     await stack.enter_async_context(part.lifespan(app))
             yield
+        await run_in_threadpool(app.state.library.settle)
 
     app = FastAPI(
         title="reprise",

@@ -121,6 +121,10 @@ class Library:
             threading.Thread(target=self._refresh, daemon=True).start()
         return snapshot
 
+    def settle(self) -> None:
+        """Wait for the reading that goes on in the background, and begin no other."""
+        self._reading.acquire()
+
     def _refresh(self) -> None:
         try:
             stamp = overview.stamp()
