@@ -75,7 +75,8 @@ def _draw_curves(axes: Axes, results: Any) -> None:
         for i, curve in enumerate(results.curve(arm, "success while exploring").values()):
             name = label.replace("\n", " ") if i == 0 else None
             axes.plot(*np.transpose(curve), color=colour, linewidth=1.2, alpha=0.7, label=name)
-    axes.set(xlabel="environment steps", ylabel="success while exploring (share)", ylim=(-0.02, 1.02))
+    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}")
+    axes.set(xlabel="thousand environment steps", ylabel="success while exploring (share)", ylim=(-0.02, 1.02))
     axes.set_title("Learning: a line per seed", fontsize="medium")
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
