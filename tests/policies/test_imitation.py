@@ -167,6 +167,9 @@ def test_validation_episodes_are_held_out_and_told():
     train, held_out = policy.prepare(data, 0.3)
     assert len(train) + len(held_out) == 22 and len(held_out) in (6, 9, 7)
     assert policy.validate(held_out) == policy.validate(held_out)
+    tell = lambda step, total, values: told.append((step, values))  # noqa: E731
+    policy.train(train, held_out, steps=3, learning_rate=0.1, on_step=tell)
+    assert told[-1][1]["validation_loss"] == policy.validate(held_out), "the averages are validated, since they act"
 
 
 def test_training_goes_on_with_the_scales_there_are():
@@ -181,8 +184,15 @@ def test_training_goes_on_with_the_scales_there_are():
 def test_parts_are_trained_alone():
     policy = fitted(BC(horizon=2, width=8, blocks=1))
     before = {name: value.clone() for name, value in policy.module.state_dict().items()}
-    part = policy.module[1].leave
-    policy.train(policy.prepare(episodes())[0], module=part, loss=policy.loss, steps=2, learning_rate=0.1)
+    part, modes = policy.module[1].leave, []
+    policy.module.train()
+
+    def loss(batch):
+        modes.append((part.training, policy.module[1].enter.training))
+        return policy.loss(batch)
+
+    policy.train(policy.prepare(episodes())[0], module=part, loss=loss, steps=2, learning_rate=0.1)
+    assert modes == [(True, False)] * 2
     changed = {name for name, value in policy.module.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"1.leave.weight", "1.leave.bias"}
 

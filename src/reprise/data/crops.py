@@ -50,12 +50,14 @@ def random_shift(pictures: Tensor, pad: int, generator: torch.Generator | None =
     """
     if pad < 0:
         raise ValueError(f"pictures are moved by 0 pixels or more, not {pad}")
-    H, W = pictures.shape[-3:-1]
     padded = pictures
-    for axis, length in ((-3, H), (-2, W)):
-        index = torch.arange(-pad, length + pad, device=pictures.device).clamp_(0, length - 1)
-        padded = padded.index_select(axis, index)
-    return random_crop(padded, (H, W), generator)
+    for axis in (-3, -2):
+        edges = padded.narrow(axis, 0, 1), padded.narrow(axis, padded.shape[axis] - 1, 1)
+        before, after = (
+            edge.expand([pad if i == edge.ndim + axis else -1 for i in range(edge.ndim)]) for edge in edges
+        )
+        padded = torch.cat([before, padded, after], axis)
+    return random_crop(padded, (pictures.shape[-3], pictures.shape[-2]), generator)
 
 
 def center_crop(pictures: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,6 +4,26 @@ Where demonstrations differ it samples one of the ways rather than their mean. W
 function of what is seen and of the noise it begins from, which others can then choose (steering by noise).
 
 Source: Chi, Feng, Du, Xu, Cousineau, Burchfiel and Song, Diffusion Policy, RSS 2023.
+
+From a recording in LeRobot's layout to actions for the robot; a recording is made up here:
+
+    >>> import tempfile
+    >>> from reprise.data import Episodes, read_lerobot, write_lerobot
+    >>> from reprise.policies import ChunkedPolicy
+    >>> seen = {"state": np.random.randn(40, 6), "image": np.zeros((40, 48, 48, 3), np.uint8)}
+    >>> actions, ends = np.random.randn(40, 4).astype(np.float32), np.array([18, 40])
+    >>> folder = tempfile.mkdtemp()
+    >>> recording = write_lerobot(Episodes(seen, actions, ends, ("lift", "stack it")), folder + "/recording", fps=10)
+
+    >>> episodes = read_lerobot(recording)  # yours: observation.state, observation.image, action, tasks
+    >>> policy = DiffusionPolicy(
+    ...     network="mlp", observations=("state", "image"), instructions=64, inference_steps=10, encoder={"shift": 2}
+    ... )
+    >>> policy.fit(episodes, steps=2, batch_size=8).save(folder + "/policy")  # some thousand steps
+    >>> robot = ChunkedPolicy(DiffusionPolicy.load(folder + "/policy"), execute=8)
+    >>> camera = torch.rand(1, 3, 48, 48)  # of one robot, as LeRobot has it; bytes (1, 48, 48, 3) do, too
+    >>> robot.act({"observation.state": np.zeros((1, 6)), "observation.image": camera, "task": "lift"}).shape
+    (1, 4)
 """
 
 from __future__ import annotations
