@@ -14,7 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each othe
 
 TESTS = Path(__file__).parent
 TOYS = TESTS / "toys"
-ALLOWANCE = 6.0  # seconds of one core for the tests of one part; the lab's own tests start processes and have none
+ALLOWANCE = 6.0  # seconds of one core for the tests of one part
+UNBOUND = ("lab", "site")  # whose tests start processes, servers and browsers
 SLACK = 2.0  # a busy or slower machine takes longer: more than twice the allowance fails, more than it is told
 
 spent: Counter[str] = Counter()
@@ -27,7 +28,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         return (yield)
     finally:
         file = item.path.relative_to(TESTS)
-        if len(file.parts) > 1 and file.parts[0] != "lab":
+        if len(file.parts) > 1 and file.parts[0] not in UNBOUND:
             spent[str(file)] += time.process_time() - start
 
 
