@@ -141,8 +141,8 @@ class ImitationPolicy:
         self.text = HashedWords(instructions) if isinstance(instructions, int) else instructions
         self.pad_start, self.pad_end = pad_start, pad_end
         self.device = torch.device(device)
-        self.scales = Scales(observation_scaling, action_scaling, self.device)
-        self.normalizers = self.scales.normalizers
+        self._scales = Scales(observation_scaling, action_scaling, self.device)
+        self.normalizers = self._scales.normalizers
         self.shapes: Shapes | None = None
         self.trained: Trained | None = None
         self._seen = History(history)
@@ -233,7 +233,7 @@ class ImitationPolicy:
 
     def setup(self, shapes: Shapes, episodes: Episodes | None = None) -> None:
         """Build the network, and measure the scales of episodes; without episodes nothing is scaled."""
-        self.scales.measure(shapes, episodes)
+        self._scales.measure(shapes, episodes)
         self.shapes = shapes
         self.module = self.build(shapes).to(self.device).eval()
 
@@ -378,13 +378,13 @@ class ImitationPolicy:
         """Check and scale an observation, and put what was seen before beside it."""
         shapes = self._built()
         given = named(observation, self.observations)
-        seen = self.scales.read(given, shapes.observations, "the policy observes")
+        seen = self._scales.read(given, shapes.observations, "the policy observes")
         batch: Batch = {}
         counts = {name: len(value) for name, value in seen.items()}
         if self.goal is not None:
             if "goal" not in given:
                 raise ValueError("the policy needs a goal: give the observation as a dictionary that has one")
-            goal = self.scales.read(named(given["goal"], self.goal_observations), shapes.goal, "a goal consists of")
+            goal = self._scales.read(named(given["goal"], self.goal_observations), shapes.goal, "a goal consists of")
             counts |= {f"goal {name}": len(value) for name, value in goal.items()}
             batch["goal"] = goal
         if self.text is not None:
@@ -451,7 +451,7 @@ class ImitationPolicy:
 
     def _cut(self, episodes: Episodes) -> Demonstrations:
         """Scaled windows."""
-        windows = self.windows(self.scales.episodes(episodes))
+        windows = self.windows(self._scales.episodes(episodes))
         text = None if self.text is None else self._encode(episodes.instructions).cpu()
         return Demonstrations(windows, trained_steps(windows, self.pad_start, self.pad_end), text, self.device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -22,6 +22,7 @@ OBSERVATIONS = ("state", "image")
 STEP = np.array([0.04, 0.04, 0.04, 0.4])  # what an action of 1 moves the hand by, metres and radians
 PROPRIOCEPTION = slice(0, 6)  # of the state: x, y, z, cos and sin of yaw, distance between the fingers
 OBJECT_STATE = slice(6, 26)  # for red, blue, green: x, y, z, cos and sin of yaw, upright; then drawer and button
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
 LONGEST = 96  # characters of an instruction
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 HAND, FINGERS = slice(23, 27), slice(27, 29)
@@ -64,7 +65,7 @@ class Tabletop(MujocoWorld):
         ((4, 26), True)
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = METADATA
 
     def __init__(
         self,

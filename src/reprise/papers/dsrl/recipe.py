@@ -105,7 +105,8 @@ def make_learner(trial: Any) -> SAC:
     for _ in range(s.warm_up):
         learner.step()
     if s.learner == "sac":  # goes on from there with the chunks themselves as its actions
-        sizes, shape = (6, 2 * EXECUTE), {"hidden": (s.width,) * 3, "activation": "tanh", "layer_norm": True}
+        sizes = 6, 2 * EXECUTE
+        shape: dict[str, Any] = {"hidden": (s.width,) * 3, "activation": "tanh", "layer_norm": True}
         learner = SAC(
             learner.env, actor=TanhGaussianActor(*sizes, **shape), critics=QNetworks(*sizes, **shape),
             utd=s.utd / s.num_envs, learning_starts=0, buffer=learner.buffer, **shared,

@@ -44,7 +44,7 @@ def times(trial: Any, name: str, batches: tuple[int, ...]) -> dict[str, float]:
     if not peer_is_dense:
         peer.load_state_dict(cached.state_dict(), assign=True)  # the same weights, in the same memory
     cached.cache_experts(torch.tensor([SIGMA]))
-    metrics = {}
+    metrics: dict[str, float] = {}
     for batch in batches:
         ours, theirs = (partial(call, net, example(size, batch)) for net in (cached, peer))
         candidates, tolerance = {"cached": ours, "peer": theirs}, None if peer_is_dense else 1e-5
