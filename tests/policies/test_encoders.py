@@ -78,6 +78,7 @@ def test_examples_do_not_mix_and_films_begin_as_nothing(backbone):
     output = plain(batch)
     assert output.shape == (2, 3, 6)
     assert torch.allclose(output[1, 2], plain(batch[1:, 2])[0], atol=1e-5)
+    assert torch.allclose(plain.train()(batch[1:])[0], output[1], atol=1e-5)  # nor in training
     assert torch.allclose(told(batch, condition), output, atol=1e-5)
     for film in told.films:
         torch.nn.init.normal_(film.linear.weight)

@@ -251,8 +251,11 @@ def test_settings_are_checked(settings, message):
 def test_episodes_are_checked():
     with pytest.raises(ValueError, match="no observation 'joints'; they have state, image"):
         fitted(Tape(observations=("joints",)))
+    policy = Tape(horizon=10, pad_start=0, pad_end=0)
     with pytest.raises(ValueError, match=r"a window takes 10 steps .* longest episode has 9"):
-        fitted(Tape(horizon=10, pad_start=0, pad_end=0))
+        fitted(policy)
+    with pytest.raises(RuntimeError, match="has learned nothing yet"):
+        policy.plan(np.zeros((1, 3)))
     with pytest.raises(ValueError, match="follows instructions, and these episodes have none"):
         fitted(Tape(instructions=8))
     with pytest.raises(ValueError, match="unknown goal"):

@@ -228,14 +228,16 @@ class ImitationPolicy:
             count = max(1, round(validation * len(episodes)))
             episodes, held_out = episodes.split(count, int(torch.randint(2**31, ())))
         if self.shapes is None:
-            self.setup(shapes, episodes)
-        return self._cut(episodes), None if held_out is None else self._cut(held_out)
+            self._scales.measure(shapes, episodes)
+        cut = self._cut(episodes), None if held_out is None else self._cut(held_out)
+        if self.shapes is None:  # what cannot be cut leaves nothing that would act
+            self._build(shapes)
+        return cut
 
-    def setup(self, shapes: Shapes, episodes: Episodes | None = None) -> None:
-        """Build the network, and measure the scales of episodes; without episodes nothing is scaled."""
-        self._scales.measure(shapes, episodes)
-        self.shapes = shapes
-        self.module = self.build(shapes).to(self.device).eval()
+    def setup(self, shapes: Shapes) -> None:
+        """Build the network without episodes; nothing is scaled."""
+        self._scales.measure(shapes)
+        self._build(shapes)
 
     def train(
         self,
@@ -441,6 +443,10 @@ class ImitationPolicy:
         if self.shapes is None:
             raise RuntimeError(f"this {type(self).__name__} has learned nothing yet: call fit, or load one")
         return self.shapes
+
+    def _build(self, shapes: Shapes) -> None:
+        self.module = self.build(shapes).to(self.device).eval()
+        self.shapes = shapes
 
     def _encode(self, sentences: Sequence[str]) -> Tensor:
         """(N, D); equal sentences are encoded once."""
