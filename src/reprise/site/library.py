@@ -107,7 +107,7 @@ class Library:
         self._warm = tuple(warm)
         self._snapshot: Snapshot | None = None
         self._looked = 0.0
-        self._reading = threading.Lock()
+        self._reading, self._ended = threading.Lock(), False
 
     @property
     def current(self) -> Snapshot:
@@ -117,13 +117,15 @@ class Library:
             with self._reading:
                 self._snapshot = self._snapshot or self._read(overview.stamp())
             return self._snapshot
-        if time.monotonic() - self._looked > EVERY and self._reading.acquire(blocking=False):
+        if not self._ended and time.monotonic() - self._looked > EVERY and self._reading.acquire(blocking=False):
             threading.Thread(target=self._refresh, daemon=True).start()
         return snapshot
 
     def settle(self) -> None:
         """Wait for the reading that goes on in the background, and begin no other."""
-        self._reading.acquire()
+        self._ended = True
+        with self._reading:
+            pass
 
     def _refresh(self) -> None:
         try:
