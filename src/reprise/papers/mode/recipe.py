@@ -32,7 +32,6 @@ class Settings:
     pictures: bool = False  # whether objects are seen in pictures of 64x64 pixels instead of as numbers
     tasks: tuple[str, ...] = TASKS  # of the table
     demonstrations: int = 50  # of each task
-    disturbance: float = 0.2  # of the motion in demonstrations, over the largest action, so that they show recovery
     held_out: int = 10  # demonstrations of each task that only the denoiser's error is measured on
     embed_dim: int = 64  # width of tokens
     n_layers: int = 3  # blocks
@@ -51,7 +50,7 @@ def prepare(trial: Any) -> tuple[Episodes, Episodes]:
     """This seed's demonstrations, and those held out."""
     s = trial.settings
     counts = (s.demonstrations, s.held_out)
-    both = [demonstrate(s.tasks, count, 2 * trial.seed + i, noise=s.disturbance) for i, count in enumerate(counts)]
+    both = [demonstrate(s.tasks, count, 2 * trial.seed + i) for i, count in enumerate(counts)]
     episodes, unseen = [with_pictures(one) for one in both] if s.pictures else both
     return episodes, unseen
 
