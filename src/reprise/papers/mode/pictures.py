@@ -98,7 +98,7 @@ def _show_router(panel: SubFigure, file: Path) -> None:
         "Probability of each expert by noise level, one seed; ticks below: the sampler's ten levels", fontsize=11
     )
     for layer, (axes, values) in enumerate(
-        zip(panel.subplots(1, len(probabilities), sharey=True), probabilities, strict=True)
+        zip(panel.subplots(1, len(probabilities), sharey=True, squeeze=False)[0], probabilities, strict=True)
     ):
         axes.stackplot(levels, values.T, colors=EXPERTS, labels=[f"expert {n + 1}" for n in range(values.shape[1])])
         axes.plot(sampler[:-1], np.full(len(sampler) - 1, 0.015), "|", color="black", markersize=9)
