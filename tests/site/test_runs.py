@@ -200,7 +200,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "papers" / "coin"
     shutil.copytree(Path(__file__).parent.parent / "toys" / "coin", folder)
     toml = folder / "paper.toml"
-    toml.write_text(toml.read_text().replace("laptop = { seeds = 5", "laptop = { pause = 0.1, seeds = 5"))
+    toml.write_text(toml.read_text().replace("laptop = { seeds = 5", "laptop = { pause = 0.3, seeds = 5"))
     monkeypatch.setenv("REPRISE_PAPERS", str(folder.parent))
     return folder
 
