@@ -43,6 +43,8 @@ def compare(
 ) -> Iterator[Row]:
     """Time ours against each peer in turn; see :func:`reprise.lab.timing.compare_speed`.
 
+    Work of seconds is done in fewer rounds, at least five, so that a row takes about half a minute.
+
     Args:
         work: what is done, with its sizes.
         ours: our way.
@@ -51,10 +53,18 @@ def compare(
         threads: PyTorch threads.
     """
     for peer, function in peers.items():
-        result = compare_speed({"ours": ours, "peer": function}, tolerance=tolerance, threads=threads)
+        candidates = {"ours": ours, "peer": function}
+        rounds = _rounds(candidates, threads)
+        result = compare_speed(candidates, tolerance=tolerance, threads=threads, rounds=rounds)
         note = "" if result.settled else "not settled: the peer against itself left [0.95, 1.05]"
         medians = result.medians
         yield Row(work, peer, medians["ours"], medians["peer"], result.ratio, result.self_ratio, note)
+
+
+def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
+    """As many as half a minute holds: one call of ours and two of the peer's make a round."""
+    once = compare_speed(candidates, tolerance=None, threads=threads, rounds=1, seconds=0, launches=1).medians
+    return min(20, max(5, int(30 / (once["ours"] + 2 * once["peer"]))))
 
 
 def absent(work: str, peer: str, reason: str) -> Iterator[Row]:

@@ -9,7 +9,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("repeatable", derandomize=True)  # the same examples every time: what passes here passes there
+settings.load_profile("repeatable")  # look for new ones with --hypothesis-profile=default
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other on a busy machine burn its cores
 
 TESTS = Path(__file__).parent

@@ -108,6 +108,13 @@ class Browser:
     def open(self, path: str) -> None:
         self.driver.get(self.base + path)
 
+    def arrive(self, path: str) -> None:
+        """Wait for the page to which a click leads: a click does not wait for it."""
+        deadline = time.monotonic() + 60
+        while path not in self.driver.current_url:
+            assert time.monotonic() < deadline, f"{self.driver.current_url} instead of {path}"
+            time.sleep(0.1)
+
     def js(self, code: str) -> Any:
         return self.driver.execute_script(f"return {code}")
 
@@ -183,7 +190,7 @@ def test_without_scripts_everything_is_there(browser: Browser) -> None:
 
     browser.driver.find_element(By.CSS_SELECTOR, "input[value=smoke]").click()
     browser.driver.find_element(By.CSS_SELECTOR, "main button").click()
-    assert "/runs/2" in browser.driver.current_url
+    browser.arrive("/runs/2")
     deadline = time.monotonic() + 60
     while "Finished" not in browser.driver.page_source:
         assert time.monotonic() < deadline
@@ -197,11 +204,9 @@ def test_a_run_is_watched_live(browser: Browser) -> None:
     browser.open("/runs/new?paper=coin")
     browser.js("document.querySelector('input[value=laptop]').click()")
     browser.js("document.querySelector('main form button').click()")
-    deadline = time.monotonic() + 60
-    while "/runs/2" not in browser.driver.current_url:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    browser.arrive("/runs/2")
     browser.js("window.stays = true")
+    deadline = time.monotonic() + 60
     while browser.js("document.querySelector('[data-state]').dataset.state") != "finished":
         assert time.monotonic() < deadline, "the page does not follow the run"
         time.sleep(0.2)
