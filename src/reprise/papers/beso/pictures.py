@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from reprise.papers.figures import dots
+
 COLOURS = {"c_beso": "#d95f02", "cfg_beso": "#e6a100", "gcbc": "#1f77b4", "cbet": "#7570b3"}
 BLOCKS = ("#444444", "#2ca02c")
 TARGET = 0.05
@@ -62,10 +64,7 @@ def _ways(axes: Axes, kept: Any, colour: str, title: str) -> None:
 def _reached(axes: Axes, results: Any) -> None:
     for i, arm in enumerate(results.arms):
         for metric, shift, colour in (("result", -0.14, COLOURS[arm]), ("reward", 0.14, "0.6")):
-            values = list(results.values(arm, metric).values())
-            spread = np.linspace(-0.06, 0.06, len(values)) if len(values) > 1 else np.zeros(1)
-            axes.plot(i + shift + spread, values, "o", color=colour, markersize=4, alpha=0.8)
-            axes.hlines(np.mean(values), i + shift - 0.1, i + shift + 0.1, color=colour, linewidth=2)
+            dots(axes, i + shift, results.values(arm, metric).values(), colour, width=0.1)
     axes.set_xticks(range(len(results.arms)), [arm.what for arm in results.arms.values()])
     axes.set(title="Goal met (colour), any target (grey)", ylabel="share of blocks", ylim=(0, 1.02))
 

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import ConnectionPatch
 
+from reprise.papers.figures import dots
+
 COLOURS = {"tiny_vgg": "#d95f02", "one_conv": "#7570b3", "softmax": "#4d4d4d"}
 
 
@@ -72,10 +74,7 @@ def _connect(part: SubFigure, before: list[Axes], here: list[Axes], every: bool)
 def _accuracy(axes: Axes, results: Any) -> None:
     arms = [arm for arm in COLOURS if arm in results.arms]
     for place, arm in enumerate(arms):
-        values = list(results.values(arm, "accuracy").values())
-        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.plot(place + spread, values, "o", color=COLOURS[arm], alpha=0.7, markersize=5)
-        axes.hlines(np.mean(values), place - 0.28, place + 0.28, color=COLOURS[arm], linewidth=2)
+        dots(axes, place, results.values(arm, "accuracy").values(), COLOURS[arm])
     sizes = [np.mean(list(results.values(arm, "parameters").values())) for arm in arms]
     names = {"tiny_vgg": "Tiny VGG", "one_conv": "one\nconvolution", "softmax": "softmax\nregression"}
     labels = [f"{names[arm]}\n({size:,.0f})" for arm, size in zip(arms, sizes, strict=True)]

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from reprise.papers.figures import dots
+
 ARMS = {  # name in the figure and colour
     "cmort": ("constant\nmortality", "#4d4d4d"),
     "cmort_95": ("0.95 of\nit", "#7f7f7f"),
@@ -55,10 +57,7 @@ def _draw_dots(panel: SubFigure, results: Any) -> None:
 
 def _dots(axes: Axes, results: Any, metric: str) -> None:
     for x, arm in enumerate(results.arms):
-        values = list(results.values(arm, metric).values())
-        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        axes.plot(x + np.asarray(spread), values, "o", color=ARMS[arm][1], markersize=4)
-        axes.hlines(np.mean(values), x - 0.28, x + 0.28, color=ARMS[arm][1], linewidth=2)
+        dots(axes, x, results.values(arm, metric).values(), ARMS[arm][1])
     axes.set_xticks(range(len(results.arms)), [ARMS[arm][0] for arm in results.arms], fontsize="x-small")
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -124,10 +123,8 @@ def draw_stability(results: Any) -> Figure:
     for i, (name, arm) in enumerate(results.arms.items()):
         colour = ("#2ca02c", "#1f77b4")[i % 2]
         for x, cell in enumerate(cells):
-            values = list(results.values(name, "reward", cell).values())
-            shift = x + 0.2 * (i - 0.5) + (np.linspace(-0.06, 0.06, len(values)) if len(values) > 1 else 0)
-            axes.plot(shift, values, "o", color=colour, markersize=4, label=arm.what if x == 0 else None)
-            axes.hlines(np.mean(values), x + 0.2 * (i - 0.5) - 0.09, x + 0.2 * (i - 0.5) + 0.09, color=colour)
+            values = results.values(name, "reward", cell).values()
+            dots(axes, x + 0.2 * (i - 0.5), values, colour, width=0.09, label=arm.what if x == 0 else None)
     axes.set_xticks(range(len(cells)), cells)
     axes.set(xlabel="relative deviation of the model's numbers", ylabel="total catch of an episode")
     axes.set_title("Each dot is a fishery of its own, on which the rule was tuned and PPO trained")

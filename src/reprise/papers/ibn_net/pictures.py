@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from reprise.papers.figures import dots
+
 COLOURS = ("#7f7f7f", "#1f77b4", "#d95f02")  # by arm
 NAMES = {
     "home": "unshifted",
@@ -73,11 +75,8 @@ def _dots(axes: Axes, results: Any, metric: str, cells: Sequence[str]) -> None:
         shift = 0.24 * (i - (len(results.arms) - 1) / 2)
         colour = COLOURS[i % len(COLOURS)]
         for x, cell in enumerate(cells):
-            values = list(results.values(name, metric, cell).values())
-            spread = np.linspace(-0.06, 0.06, len(values)) if len(values) > 1 else [0.0]
-            label = arm.what if x == 0 else None
-            axes.plot(x + shift + np.asarray(spread), values, "o", color=colour, markersize=4, alpha=0.75, label=label)
-            axes.hlines(np.mean(values), x + shift - 0.1, x + shift + 0.1, color=colour, linewidth=2)
+            values = results.values(name, metric, cell).values()
+            dots(axes, x + shift, values, colour, width=0.1, label=arm.what if x == 0 else None)
     axes.set_xticks(range(len(cells)), [NAMES.get(cell, cell) for cell in cells])
     axes.set_xlim(-0.5, len(cells) - 0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reprise.papers.figures import dots
 from reprise.rl.optimal_stopping import binomial
 
 COLOURS = {
@@ -102,10 +103,7 @@ def _values(axes: Axes, results: Any, worlds: list[str]) -> None:
             ratios = [values[seed] / base[world][seed] for seed in values if base[world].get(seed, 0) > 0]
             place = x + 0.13 * (i - (len(arms) - 1) / 2)
             label = results.arms[arm].what if x == 0 else None
-            axes.plot(
-                [place] * len(ratios), ratios, "o", color=COLOURS.get(arm, "k"), markersize=4, alpha=0.75, label=label
-            )
-            axes.hlines(np.mean(ratios), place - 0.05, place + 0.05, color=COLOURS.get(arm, "k"), linewidth=2)
+            dots(axes, place, ratios, COLOURS.get(arm, "k"), width=0.05, label=label)
     axes.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(worlds)), [NAMES.get(world, world) for world in worlds])
     axes.set(ylabel="payoff / payoff of LSMC on the last price")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from reprise.envs import PegInsert
 from reprise.envs.peg import TASKS
+from reprise.papers.figures import dots
 
 ARMS = {  # name in the figure and colour
     "bc": ("cloned", "#4d4d4d"),
@@ -59,10 +60,7 @@ def draw(results: Any) -> Figure:
 
 def _draw_dots(axes: Axes, results: Any) -> None:
     for x, arm in enumerate(results.arms):
-        values = list(results.values(arm, "success").values())
-        spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else [0.0]
-        axes.plot(x + np.asarray(spread), values, "o", color=ARMS[arm][1], markersize=4, alpha=0.75)
-        axes.hlines(np.mean(values), x - 0.28, x + 0.28, color=ARMS[arm][1], linewidth=2)
+        dots(axes, x, results.values(arm, "success").values(), ARMS[arm][1])
     axes.set_xticks(range(len(results.arms)), [ARMS[arm][0] for arm in results.arms], fontsize="small")
     axes.set(ylabel="success (share of 512 episodes)", ylim=(-0.02, 1.02))
     axes.set_title("In the end: a dot per seed, a bar at the mean", fontsize="medium")

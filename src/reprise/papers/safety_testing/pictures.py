@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Circle
 
+from reprise.papers.figures import dots
 from reprise.safety import saliency_distribution, sift_features
 
 COLOURS = ("#d95f02", "#e6ab02", "#7f7f7f", "#1f77b4", "#6baed6", "#08519c", "#9ecae1", "#31a354")
@@ -26,21 +27,18 @@ def draw(results: Any) -> Figure:
     rows = list(figure.subfigures(2 if files else 1, 1, height_ratios=(6, 4.2) if files else None, squeeze=False)[:, 0])
     if files:
         _show_pictures(rows.pop(0), files, results)
-    dots, curves = rows[0].subplots(1, 2, width_ratios=(3, 2))
+    distances, curves = rows[0].subplots(1, 2, width_ratios=(3, 2))
     for i, (name, arm) in enumerate(results.arms.items()):
         colour = COLOURS[i % len(COLOURS)]
-        values = list(results.values(name, "distance").values())
-        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        dots.plot(values, i + spread, "o", color=colour, markersize=4.5, alpha=0.8)
-        dots.vlines(np.mean(values), i - 0.28, i + 0.28, color=colour, linewidth=2)
+        dots(distances, i, results.values(name, "distance").values(), colour, flat=True)
         points = list(results.curve(name, "best distance so far, by queries").values())
         if points:
             mean = np.mean(points, 0)
             curves.plot(mean[:, 0], mean[:, 1], color=colour, label=arm.what)
-    dots.set_yticks(range(len(results.arms)), [arm.what for arm in results.arms.values()])
-    dots.invert_yaxis()
-    dots.set(xlabel="changed pixels (L0), mean over pictures", xlim=(0, None))
-    dots.set_title("Nearest adversarial image: a dot per seed, a bar at the mean")
+    distances.set_yticks(range(len(results.arms)), [arm.what for arm in results.arms.values()])
+    distances.invert_yaxis()
+    distances.set(xlabel="changed pixels (L0), mean over pictures", xlim=(0, None))
+    distances.set_title("Nearest adversarial image: a dot per seed, a bar at the mean")
     curves.set(yscale="log", xlabel="queries per picture", ylabel="best distance so far (pixels)")
     curves.set_title("What more queries bring")
     curves.legend(frameon=False, fontsize="small")

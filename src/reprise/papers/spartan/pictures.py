@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reprise.papers.figures import dots
+
 COLOURS = {"spartan": "#d95f02", "convnext": "#1f77b4", "mlp": "#4d4d4d", "plain_space": "#7570b3"}
 PARTS = {
     "plain_space": "spatial mixer\nagainst plain 3x3",
@@ -55,9 +57,7 @@ def _contributions(axes: Axes, results: Any) -> None:
     for row, arm in enumerate(others):
         with_part, without = results.values("spartan", "accuracy"), results.values(arm, "accuracy")
         gains = [with_part[seed] - without[seed] for seed in with_part if seed in without]
-        spread = np.linspace(-0.08, 0.08, len(gains)) if len(gains) > 1 else np.zeros(1)
-        axes.plot(gains, row + spread, "o", color=COLOURS[arm], markersize=5, alpha=0.7)
-        axes.vlines(np.mean(gains), row - 0.2, row + 0.2, color=COLOURS[arm], linewidth=2)
+        dots(axes, row, gains, COLOURS[arm], width=0.2, flat=True)
     axes.axvline(0, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(others)), [PARTS[arm] for arm in others])
     axes.set(ylim=(len(others) - 0.5, -0.5), xlabel="accuracy gained (points)")
