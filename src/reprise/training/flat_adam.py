@@ -64,6 +64,11 @@ class FlatAdam:
     @torch.no_grad()
     def step(self, max_norm: float | None = None) -> None:
         """Move against the gradient, first shortened to ``max_norm``."""
+        scale = self._advance(max_norm)
+        self.vector.addcdiv_(self.average, scale, value=self._length(self.learning_rate))
+
+    def _advance(self, max_norm: float | None) -> Tensor:
+        """Take the gradient into the averages; returns what a step divides the first of them by."""
         gradient = self.gradient
         if max_norm is not None:
             gradient.mul_((max_norm / gradient.norm().add_(1e-6)).clamp_(max=1.0))
@@ -71,9 +76,12 @@ class FlatAdam:
         beta1, beta2 = self.betas
         self.average.lerp_(gradient, 1 - beta1)
         self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = math.sqrt(1 - beta2**self.steps)
-        scale = self.square.sqrt().add_(self.eps * root)
-        self.vector.addcdiv_(self.average, scale, value=-self.learning_rate * root / (1 - beta1**self.steps))
+        return self.square.sqrt().add_(self.eps * math.sqrt(1 - beta2**self.steps))
+
+    def _length(self, learning_rate: float) -> float:
+        """What a step multiplies by: both averages begin at zero, which is made up for here."""
+        beta1, beta2 = self.betas
+        return -learning_rate * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Averages and the number of steps."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -62,15 +61,7 @@ class GroupedAdam(FlatAdam):
     @torch.no_grad()
     def step(self, max_norm: float | None = None) -> None:
         """Move against the gradient, first shortened to ``max_norm``."""
-        gradient = self.gradient
-        if max_norm is not None:
-            gradient.mul_((max_norm / gradient.norm().add_(1e-6)).clamp_(max=1.0))
-        self.steps += 1
-        beta1, beta2 = self.betas
-        self.average.lerp_(gradient, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = math.sqrt(1 - beta2**self.steps)
-        scale = self.square.sqrt().add_(self.eps * root)
+        scale = self._advance(max_norm)
         for part, rate in zip(self.slices, self.rates, strict=True):
-            step = -rate * root / (1 - beta1**self.steps)
-            self.vector[part].mul_(1 - rate * self.weight_decay).addcdiv_(self.average[part], scale[part], value=step)
+            vector = self.vector[part].mul_(1 - rate * self.weight_decay)
+            vector.addcdiv_(self.average[part], scale[part], value=self._length(rate))
