@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 
 from reprise.envs.maniskill.drives import DriveGroup, Drives
 from reprise.envs.maniskill.panda import ARM_LIMITS, forward_kinematics, inverse_kinematics
-from reprise.envs.maniskill.poses import exp_rotation, log_rotation, make_pose
+from reprise.envs.maniskill.poses import exp_rotation, length, log_rotation, make_pose
 
 __all__ = [
     "ARM_MODES",
@@ -50,6 +50,7 @@ class Controller:
     def __init__(self, drives: DriveGroup, low: Array, high: Array, normalized: bool = True) -> None:
         self.drives, self.normalized = drives, normalized
         self.low, self.high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+        self._middle, self._half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
 
     @property
     def action_space(self) -> Box:
@@ -61,7 +62,7 @@ class Controller:
         """From -1..1, beyond which it is clipped, to the controller's units; unchanged if not normalised."""
         if not self.normalized:
             return action
-        return 0.5 * (self.low + self.high) + 0.5 * (self.high - self.low) * np.clip(action, -1, 1)
+        return self._middle + self._half * np.minimum(np.maximum(action, -1), 1)
 
     def unscale(self, value: Array) -> Array:
         """The inverse of :meth:`scale`, not clipped."""
@@ -125,7 +126,7 @@ class JointPosition(Controller):
         self.start = self.drives.qpos
         if self.delta:
             value = value + (self.target if self.use_target else self.start)
-        self._aim(np.broadcast_to(value, self.start.shape))
+        self._aim(value if value.shape == self.start.shape else np.full_like(self.start, value[0]))
 
     def _aim(self, target: Array, velocity: Array | float = 0.0) -> None:
         self.target, self.velocity, self.substep = target, velocity, 0
@@ -220,9 +221,9 @@ class EndEffectorPose(JointPosition):
         if not self.normalized or len(action) == 3:
             return super().scale(action)
         rotation = action[3:]
-        length = np.linalg.norm(rotation)
+        turn = length(rotation)
         value = super().scale(action)
-        value[3:] = (rotation / length if length > 1 else rotation) * self.high[3:]
+        value[3:] = (rotation / turn if turn > 1 else rotation) * self.high[3:]
         return value
 
     def set_action(self, action: Array) -> None:

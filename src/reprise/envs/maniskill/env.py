@@ -213,4 +213,4 @@ def _spread(name: str, value: Any, count: int) -> np.ndarray:
 
 
 def _columns(infos: Sequence[Mapping[str, Any]]) -> Info:
-    return {name: np.stack([info[name] for info in infos]) for name in infos[0]}
+    return {name: np.array([info[name] for info in infos]) for name in infos[0]}

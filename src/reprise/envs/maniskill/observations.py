@@ -251,10 +251,15 @@ OBSERVATION_MODES: dict[str, Callable[[World], dict[str, Any]]] = {
 
 def flatten(observation: dict[str, Any]) -> Array:
     """All numbers of nested dictionaries in their order, as one float32 vector."""
-    parts: list[Array] = []
+    parts = _leaves(observation)
+    return np.concatenate(parts, axis=None, dtype=np.float32) if parts else np.zeros(0, np.float32)
+
+
+def _leaves(observation: dict[str, Any]) -> list[Any]:
+    leaves: list[Any] = []
     for value in observation.values():
-        parts.append(flatten(value) if isinstance(value, dict) else np.asarray(value, dtype=np.float32).ravel())
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        leaves += _leaves(value) if isinstance(value, dict) else [value]
+    return leaves
 
 
 def single_precision(observation: dict[str, Any]) -> dict[str, Any]:

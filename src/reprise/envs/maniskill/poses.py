@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -105,6 +107,11 @@ def make_pose(R: Array, p: Array) -> Array:
     T[:3, 3] = p
     T[3, 3] = 1.0
     return T
+
+
+def length(vector: Array) -> float:
+    """The length of a short vector: NumPy's norm gives the same bits, but takes several times as long over three."""
+    return math.sqrt(vector.dot(vector))
 
 
 def inverse(T: Array) -> Array:

@@ -32,7 +32,7 @@ from reprise.envs.maniskill.observations import (
     single_precision,
 )
 from reprise.envs.maniskill.panda import HOME, panda_mjcf
-from reprise.envs.maniskill.poses import make_pose, to_pose7
+from reprise.envs.maniskill.poses import length, make_pose, to_pose7
 from reprise.envs.raycast import Camera as Onlooker, RayCaster
 
 __all__ = ["REWARD_MODES", "World", "goal_marker"]
@@ -40,7 +40,10 @@ __all__ = ["REWARD_MODES", "World", "goal_marker"]
 Array = np.ndarray
 MARKERS = 3  # the geom group of goals: shown to people, hidden from cameras
 REWARD_MODES = ("sparse", "dense", "normalized_dense")
-UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+UNSTABLE = [
+    int(kind)
+    for kind in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+]
 
 # Who meets whom: objects (contype 1) meet each other, the robot (2) and the floor (8); fixtures, which something else
 # holds in place, meet objects and the robot; nothing of the robot meets the robot.
@@ -276,7 +279,7 @@ class World:
         else:
             self.drives.advance(self.substeps)
         self._update()
-        self.unstable = any(self.data.warning[kind].number for kind in UNSTABLE)
+        self.unstable = bool(self.data.warning.number[UNSTABLE].any())
 
     def _update(self) -> None:
         """Positions and velocities of all bodies from the joints; contacts stay those of the last physics step."""
@@ -416,7 +419,7 @@ class World:
         """Speed (m/s) of a body's centre of mass and rate of its rotation (rad/s)."""
         result = np.empty(6)
         mujoco.mj_objectVelocity(self.model, self.data, mujoco.mjtObj.mjOBJ_BODY, self._bodies[body], result, 0)
-        return float(np.linalg.norm(result[3:])), float(np.linalg.norm(result[:3]))
+        return length(result[3:]), length(result[:3])
 
     def arm_qpos(self) -> Array:
         """The seven joint angles."""
@@ -448,7 +451,7 @@ class World:
             return False
         for finger, side in zip(self._finger_bodies, (1, -1), strict=True):
             force = self.contact_force(finger, index)
-            size = np.linalg.norm(force)
+            size = length(force)
             outwards = side * self.data.xmat[finger].reshape(3, 3)[:, 1]
             if size / self.sim_freq < min_impulse or force @ outwards < size * np.cos(np.radians(max_angle)):
                 return False

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reprise.envs.maniskill.poses import to_pose7, yaw_quaternion
+from reprise.envs.maniskill.poses import length, to_pose7, yaw_quaternion
 from reprise.envs.maniskill.world import World, goal_marker
 
 __all__ = ["PickCube", "cube_mjcf"]
@@ -43,7 +43,7 @@ class PickCube(World):
         self.set_pose("goal", goal)
 
     def evaluate(self) -> dict[str, Any]:
-        placed = bool(np.linalg.norm(self.position("cube") - self.goal) <= 0.025)
+        placed = length(self.position("cube") - self.goal) <= 0.025
         static = self.robot_is_static()
         return {"is_obj_placed": placed, "is_robot_static": static, "success": placed and static}
 
@@ -51,9 +51,9 @@ class PickCube(World):
         if info["success"]:
             return 5.0
         cube = self.position("cube")
-        reward = 1 - np.tanh(5 * np.linalg.norm(self.tcp() - cube))
+        reward = 1 - np.tanh(5 * length(self.tcp() - cube))
         if self.is_grasping("cube"):
-            reward += 1 + 1 - np.tanh(5 * np.linalg.norm(cube - self.goal))
+            reward += 1 + 1 - np.tanh(5 * length(cube - self.goal))
         return reward
 
     def goal_observation(self) -> dict[str, np.ndarray]:
