@@ -1,11 +1,19 @@
-"""Run the benchmarks, print one table and keep it as results.json."""
+"""Run the benchmarks, print one table and keep it as results.json.
+
+Each runs in a process of its own: what it imports, allocates or breaks is no matter of the next one.
+"""
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import importlib
 import json
+import multiprocessing
+import os
 import sys
+import traceback
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -41,19 +49,35 @@ def main(names: list[str]) -> int:
         return 2
     path = FOLDER / "results.json"
     kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
-    console = Console(highlight=False)
+    if sys.platform == "linux":  # OpenGL without a screen, for the renderers that are compared with
+        there = [name for name in ("OSMesa", "EGL") if ctypes.util.find_library(name)]
+        os.environ.setdefault("MUJOCO_GL", there[0].lower() if there else "disable")
+    broken = []
     for name in names or NAMES:
-        rows: list[Row] = []
-        for row in importlib.import_module(f"benchmarks.{name}").rows():
-            rows.append(row)
-            told = f"{row.ratio:.2f}" if row.ratio is not None else row.note
-            console.print(f"{row.work} | {row.peer}: {told}", markup=False, soft_wrap=True)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            try:
+                rows = pool.submit(measure, name).result()
+            except Exception:  # whatever it is, the others are to be measured
+                traceback.print_exc()
+                broken.append(name)
+                continue
         kept[name] = [dataclasses.asdict(row) for row in rows]
         content = {"machine": provenance.machine(), "versions": provenance.packages(*PEERS), "rows": kept}
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    console.print(table([Row(**row) for name in names or NAMES for row in kept[name]]))
-    return 0
+    Console(highlight=False).print(table([Row(**row) for name in names or NAMES for row in kept.get(name, [])]))
+    for name in broken:
+        print(f"Error: the benchmark {name!r} was not finished", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def measure(name: str) -> list[Row]:
+    """The rows of one benchmark, each told when it is there."""
+    rows = []
+    for row in importlib.import_module(f"benchmarks.{name}").rows():
+        rows.append(row)
+        print(f"{row.work} | {row.peer}: {row.note if row.ratio is None else f'{row.ratio:.2f}'}", flush=True)
+    return rows
 
 
 def table(rows: list[Row]) -> Table:

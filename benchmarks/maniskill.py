@@ -1,6 +1,6 @@
 """Manipulation with pictures and without, against one renderer in every process and against the bare physics.
 
-OpenGL without a screen needs ``MUJOCO_GL=egl`` (Debian's libegl1) or ``osmesa`` (libosmesa6).
+OpenGL without a screen comes from Debian's libosmesa6 or libegl1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of MuJoCo scenes against OpenGL in software and MuJoCo's own rays.
 
-Run with ``MUJOCO_GL=osmesa`` (Debian's libosmesa6) or ``egl`` (libegl1); OpenGL draws on the calling thread alone, too.
+OpenGL comes from Debian's libosmesa6 or libegl1; it draws on the calling thread alone, too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("LP_NUM_THREADS", "0")  # the software OpenGL's own threads
 
 import mujoco

@@ -17,7 +17,8 @@ from reprise.envs import MujocoWorld, PushT
 from reprise.envs.vector import Info
 
 COUNT, STEPS = 64, 10  # environments, and steps in a call
-PROCESSES = 8  # AsyncVectorEnv starts one for each environment
+PROCESSES = 32  # AsyncVectorEnv starts one for each environment
+THREADS = 2
 
 
 class HalfCheetah(MujocoWorld):
@@ -55,8 +56,8 @@ def rows() -> Iterator[Row]:
         yield from compare(
             work, _stepping(ours, actions), {"mujoco.rollout alone": _rollout(ours, actions)}, tolerance=None
         )
-    work = f"HalfCheetah, {PROCESSES} environments, {STEPS} steps"
-    ours = HalfCheetah(PROCESSES)
+    work = f"HalfCheetah, {PROCESSES} environments, {STEPS} steps, {THREADS} threads"
+    ours = HalfCheetah(PROCESSES, THREADS)
     try:
         makers = [lambda: gymnasium.make("HalfCheetah-v5")] * PROCESSES
         asynchronous = gymnasium.vector.AsyncVectorEnv(makers)
