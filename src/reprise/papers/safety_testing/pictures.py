@@ -42,7 +42,7 @@ def draw(results: Any) -> Figure:
     curves.set(yscale="log", xlabel="queries per picture", ylabel="best distance so far (pixels)")
     curves.set_title("What more queries bring")
     curves.legend(frameon=False, fontsize="small")
-    for axes in (dots, curves):
+    for axes in (distances, curves):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
