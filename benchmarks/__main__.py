@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes.util
 import dataclasses
-import importlib
 import json
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.table import Row
+from benchmarks.table import Row, measure
 from reprise.files import written_whole
 from reprise.lab import provenance
 
@@ -69,15 +68,6 @@ def main(names: list[str]) -> int:
     for name in broken:
         print(f"Error: the benchmark {name!r} was not finished", file=sys.stderr)
     return 1 if broken else 0
-
-
-def measure(name: str) -> list[Row]:
-    """The rows of one benchmark, each told when it is there."""
-    rows = []
-    for row in importlib.import_module(f"benchmarks.{name}").rows():
-        rows.append(row)
-        print(f"{row.work} | {row.peer}: {row.note if row.ratio is None else f'{row.ratio:.2f}'}", flush=True)
-    return rows
 
 
 def table(rows: list[Row]) -> Table:

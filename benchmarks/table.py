@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from reprise.lab.timing import compare_speed
 
-__all__ = ["Row", "absent", "compare"]
+__all__ = ["Row", "absent", "compare", "measure"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,12 @@ def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
 def absent(work: str, peer: str, reason: str) -> Iterator[Row]:
     """A peer that cannot be run here: it is named, not left out in silence."""
     yield Row(work, peer, note=reason)
+
+
+def measure(name: str) -> list[Row]:
+    """The rows of one benchmark, each told when it is there."""
+    rows = []
+    for row in importlib.import_module(f"benchmarks.{name}").rows():
+        rows.append(row)
+        print(f"{row.work} | {row.peer}: {row.note if row.ratio is None else f'{row.ratio:.2f}'}", flush=True)
+    return rows

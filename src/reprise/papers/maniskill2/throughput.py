@@ -24,8 +24,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
-import reprise.envs  # noqa: F401 registers the worlds
-from reprise.envs.maniskill import MujocoRenderer
+from reprise.envs.maniskill import ManiSkillWorld, MujocoRenderer, make_task
+from reprise.envs.vector import make_vector
+
+FAMILY = "PickCube"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def measure(trial: Any) -> dict[str, float]:
     if s.obs_mode != "state":
         options["image_size"] = (s.image_size, s.image_size)
     theirs = AsyncVectorEnv([partial(make_single, s.opengl, **options)] * s.environments, context="forkserver")
-    ours = gymnasium.make_vec("reprise/PickCube-v0", s.environments, workers=s.workers, **options)
+    ours = make_vector(ManiSkillWorld, s.environments, s.workers, family=FAMILY, **options)
     try:
         candidates = {"ours": stepping(ours, s.steps, trial.seed), "theirs": stepping(theirs, s.steps, trial.seed)}
         result = trial.compare_speed(candidates, tolerance=None)
@@ -69,7 +71,7 @@ def make_single(opengl: bool, **options: Any) -> gymnasium.Env:
     """PickCube, drawn by the ray caster or by OpenGL."""
     if opengl:
         options["renderer"] = MujocoRenderer()
-    return gymnasium.make("reprise/PickCube-v0", **options).unwrapped
+    return make_task(FAMILY, **options)
 
 
 def stepping(env: VectorEnv, steps: int, seed: int) -> Callable[[], None]:
