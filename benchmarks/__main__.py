@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from benchmarks.table import Row, measure
 from reprise.files import written_whole
@@ -64,27 +64,25 @@ def main(names: list[str]) -> int:
         content = {"machine": provenance.machine(), "versions": provenance.packages(*PEERS), "rows": kept}
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    Console(highlight=False).print(table([Row(**row) for name in names or NAMES for row in kept.get(name, [])]))
+    tell([Row(**row) for name in names or NAMES for row in kept.get(name, [])])
     for name in broken:
         print(f"Error: the benchmark {name!r} was not finished", file=sys.stderr)
     return 1 if broken else 0
 
 
-def table(rows: list[Row]) -> Table:
-    """The rows as a terminal table."""
-    result = Table(box=None, header_style="bold", pad_edge=False)
-    result.add_column("work")
-    result.add_column("peer")
-    for column in ("ours", "peer's", "ratio", "peer/peer"):
-        result.add_column(column, justify="right", no_wrap=True)
+def tell(rows: list[Row]) -> None:
+    """One line for each peer below what is done."""
+    console, work = Console(highlight=False, soft_wrap=True), None
     for row in rows:
+        if row.work != work:
+            work = row.work
+            console.print(f"\n[bold]{escape(work)}[/bold]\n{'':50}      ours    peer's  ratio  peer/peer")
         if row.ratio is None:
-            result.add_row(row.work, row.peer, "", "", row.note, "")
+            console.print(f"  {escape(row.peer)}: {escape(row.note)}")
             continue
+        times = "".join(f"{1000 * seconds:9.2f}m" for seconds in (row.ours, row.theirs) if seconds is not None)
         color = "yellow" if row.note else "green" if row.ratio >= 1 else "red"
-        times = (f"{1000 * row.ours:.2f} ms", f"{1000 * row.theirs:.2f} ms")  # type: ignore[operator]
-        result.add_row(row.work, row.peer, *times, f"[{color}]{row.ratio:.2f}[/{color}]", f"{row.self_ratio:.2f}")
-    return result
+        console.print(f"  {escape(row.peer):48}{times}  [{color}]{row.ratio:5.2f}[/{color}]      {row.self_ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ class Row:
         work: what is done.
         peer: by whom else, with its settings.
         ours, theirs: median seconds per call; None where the peer is not installed.
+        spread: lowest and highest round of ours, then of theirs, in seconds per call.
         ratio: theirs over ours: above 1 where ours is faster.
         self_ratio: the peer against itself, which is how far chance goes.
         note: why there is no number, or that the self-ratio never settled.
@@ -29,6 +30,7 @@ class Row:
     peer: str
     ours: float | None = None
     theirs: float | None = None
+    spread: tuple[float, float, float, float] | None = None
     ratio: float | None = None
     self_ratio: float | None = None
     note: str = ""
@@ -58,8 +60,8 @@ def compare(
         rounds = _rounds(candidates, threads)
         result = compare_speed(candidates, tolerance=tolerance, threads=threads, rounds=rounds)
         note = "" if result.settled else "not settled: the peer against itself left [0.95, 1.05]"
-        medians = result.medians
-        yield Row(work, peer, medians["ours"], medians["peer"], result.ratio, result.self_ratio, note)
+        medians, spread = result.medians, (*result.spread["ours"], *result.spread["peer"])
+        yield Row(work, peer, medians["ours"], medians["peer"], spread, result.ratio, result.self_ratio, note)
 
 
 def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
