@@ -255,7 +255,7 @@ def run(
     if everything == bool(slugs):
         raise PaperError("name the papers to run, or --all; `reprise list` shows them")
     options = {"address": address} if engine == "ray" and address else {}
-    output, failed = [], False
+    output, failed, costs = [], False, {}
     for name in papers.slugs() if everything else slugs:
         slug, _, experiment = name.partition("/")
         paper = papers.find(slug)
@@ -266,7 +266,7 @@ def run(
             seeds=parse_seeds(seeds) if seeds else None, overrides=settings, device=device,
         )  # fmt: skip
         screen = errors if as_json else console
-        _announce(plan, screen)
+        costs[name] = _announce(plan, screen)
         if dry_run:
             continue
         try:
@@ -285,14 +285,19 @@ def run(
             again = "the same command tries them again"
             console.print(f"\n{len(outcome.failures)} failures; finished trials are kept, {again}.", markup=False)
         console.print(f"\nReport: {report}", markup=False, soft_wrap=True)
+    if dry_run and len(costs) > 1:
+        unknown = [name for name, seconds in costs.items() if seconds is None]
+        known = runner.duration(sum(seconds for seconds in costs.values() if seconds is not None))
+        more = f", and what {', '.join(unknown)} will take" if unknown else ""
+        screen.print(f"All together: about {known}{more}", markup=False, soft_wrap=True)
     if as_json and not dry_run:
         print(json.dumps(output[0] if len(output) == 1 else output, indent=1))
     if failed:
         raise typer.Exit(1)
 
 
-def _announce(plan: Any, screen: Console) -> None:
-    """Say what is going to run and for how long."""
+def _announce(plan: Any, screen: Console) -> float | None:
+    """Say what is going to run, and for how many seconds; None where that is not known."""
     from reprise.lab import runner
 
     todo, total = runner.pending(plan), sum(len(part.jobs) for part in plan.parts)
@@ -304,6 +309,7 @@ def _announce(plan: Any, screen: Console) -> None:
     screen.print(f"[bold]{plan.paper.slug}[/bold] at {plan.scale} scale: {total} trials{kept}{time}")
     for name, reason in plan.skipped.items():
         screen.print(f"  without {name}: {reason}", markup=False, soft_wrap=True)
+    return seconds
 
 
 @app.command()

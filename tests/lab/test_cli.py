@@ -38,7 +38,9 @@ def test_a_run_from_end_to_end(home: Path) -> None:
     assert len(result["trials"]) == 10 and result["claims"][0]["verdict"] == "holds"
 
     dry = reprise("run", "coin", "--dry-run", "--seeds", "6")
-    assert "12 trials (10 finished before)" in dry.stdout
+    assert "12 trials (10 finished before)" in dry.stdout and "All together" not in dry.stdout
+    both = reprise("run", "coin", "coin/recipe", "--dry-run")
+    assert "All together: about" in both.stdout
     assert reprise("report", "coin").returncode == 0
 
 
