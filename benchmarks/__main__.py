@@ -1,4 +1,4 @@
-"""Run the benchmarks, print one table and keep it as results.json.
+"""Run the benchmarks, print one table, and keep it as results.json and, for people, as README.md.
 
 Each runs in a process of its own: what it imports, allocates or breaks is no matter of the next one.
 """
@@ -14,6 +14,7 @@ import sys
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -64,6 +65,7 @@ def main(names: list[str]) -> int:
         content = {"machine": provenance.machine(), "versions": provenance.packages(*PEERS), "rows": kept}
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (FOLDER / "README.md").write_text(page(content), encoding="utf-8")
     tell([Row(**row) for name in names or NAMES for row in kept.get(name, [])])
     for name in broken:
         print(f"Error: the benchmark {name!r} was not finished", file=sys.stderr)
@@ -83,6 +85,39 @@ def tell(rows: list[Row]) -> None:
         times = "".join(f"{1000 * seconds:9.2f}m" for seconds in (row.ours, row.theirs) if seconds is not None)
         color = "yellow" if row.note else "green" if row.ratio >= 1 else "red"
         console.print(f"  {escape(row.peer):48}{times}  [{color}]{row.ratio:5.2f}[/{color}]      {row.self_ratio:.2f}")
+
+
+def page(content: dict[str, Any]) -> str:
+    """All rows as Markdown."""
+    machine, versions = content["machine"], content["versions"]
+    lines = [
+        "# Side by side",
+        "",
+        "Every part against what a user would take instead, doing the same work in alternation, one thread each unless",
+        "the row says otherwise; outputs are compared first where they can be. Times are medians; a ratio above 1",
+        "means that ours is faster; `by chance` is the peer against itself. `make bench` measures them anew.",
+        "",
+        f"Measured on {machine['processor']}, {machine['cores']} cores, with "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+    ]
+    for name, rows in sorted(content["rows"].items()):
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| work | peer | ours | peer's | ratio | by chance |",
+            "|---|---|--:|--:|--:|--:|",
+        ]
+        for row in rows:
+            cells = [row["work"], row["peer"]]
+            if row["ratio"] is None:
+                cells += ["", "", row["note"].replace("\n", " "), ""]
+            else:
+                cells += [f"{1000 * row[key]:.3g} ms" for key in ("ours", "theirs")]
+                cells += [f"{row['ratio']:.2f}", f"{row['self_ratio']:.2f}" + (" (not settled)" if row["note"] else "")]
+            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -35,4 +36,12 @@ def test_an_unknown_benchmark_is_one_sentence(table: object, capsys: pytest.Capt
     assert main.main(["grad_cma"]) == 2
     assert "there is no benchmark 'grad_cma'" in capsys.readouterr().err
     assert {"cnn_svm", "grad_cam", "hopfield", "ibn_net", "lab"} <= set(main.NAMES)
+    sys.modules.pop("benchmarks.__main__")
+
+
+def test_the_page_tells_the_rows_that_are_kept(table: object) -> None:
+    main = importlib.import_module("benchmarks.__main__")
+    kept = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == main.page(kept)
+    assert set(kept["rows"]) <= set(main.NAMES)
     sys.modules.pop("benchmarks.__main__")
