@@ -23,7 +23,7 @@ class Settings:
     depth: int = 8  # blocks of the transformers
     widths: tuple[int, ...] = (256, 512, 1024)  # channels of the diffusion policy's network
     observed: int = 20  # numbers in an observation of Push-T, of which two are seen
-    rounds: int = 20  # at least, of each comparison
+    rounds: int = 20  # at least, of each comparison; one of DDPM at published size takes eight seconds
     seconds: float = 2.0  # at least, of each side of a comparison
 
 

@@ -49,7 +49,7 @@ def _coarse_to_fine(panel: SubFigure, file: Path | None) -> None:
 
 def _samples(panel: SubFigure, scenes: dict[str, Path]) -> None:
     """Many chunks for the same moment."""
-    panel.suptitle("What each policy might do next: 24 chunks drawn where the T nearly lies on its mark")
+    panel.suptitle("What each policy might do next: 24 chunks drawn where the finger must go around the T")
     for axes, (arm, file) in zip(panel.subplots(1, len(scenes), squeeze=False)[0], scenes.items(), strict=True):
         content = np.load(file)
         _board(axes, content["pose"])
