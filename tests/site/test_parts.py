@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from starlette.testclient import TestClient
 
+from reprise.lab import search
 from reprise.site import export, parts
 
 
@@ -30,6 +31,13 @@ def test_a_part_says_how_it_is_called_and_what_was_measured(client: TestClient) 
     assert "``" not in page and ":func:" not in page
     assert client.get("/parts/explain/GradCAM.json").json()["papers"] == ["grad-cam"]
     assert any(each["name"] == "reprise.explain.GradCAM" for each in client.get("/parts.json").json())
+
+
+def test_summaries_are_plain_text() -> None:
+    summaries = [part.summary for room in parts.rooms() for part in parts.parts_of(room).values()]
+    summaries += [piece.summary for piece in search.pieces()]
+    assert len(summaries) > 200
+    assert [each for each in summaries if "``" in each or re.search(r":\w+:`|~reprise", each)] == []
 
 
 def test_parts_that_are_not_there(client: TestClient) -> None:

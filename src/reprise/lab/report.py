@@ -21,7 +21,7 @@ from reprise.lab.unit import Failed
 from reprise.lab.verdict import Judgement, student
 from reprise.lab.words import number
 
-__all__ = ["render"]
+__all__ = ["FILTERS", "claim_view", "curves", "experiment_view", "headline_view", "render"]
 
 EMBEDDED = 12_000_000  # bytes of pictures of further seeds in one report; those of each arm's first seed always are
 SMALL = 160  # pixels: pictures of a few pixels are shown at least this wide
@@ -48,23 +48,22 @@ def render(
     measured = {name: record for name, record in known.items() if record["trials"]}
     scale = next((record["scale"] for record in known.values()), None)
     claims = [
-        _claim(claim, judgement, paper.experiments, scale)
+        claim_view(claim, judgement, paper.experiments, scale)
         for claim, judgement in zip(paper.claims, judgements, strict=True)
     ]
     return _template().render(
         paper=paper,
         scale=scale,
         claims=claims,
-        headline=_headline(claims, scale),
+        headline=headline_view(claims, scale),
         figures=[(name, _data_uri(path.read_bytes())) for name, path in figures.items() if path.is_file()],
         experiments=[
-            _experiment(paper.experiments[name], known[name], Results(paper.experiments[name], known[name]))
+            experiment_view(paper.experiments[name], known[name], Results(paper.experiments[name], known[name]))
             for name in measured
         ],
         records=known,
         failures=failures,
         citation=words.bibtex(paper),
-        number=number,
     )
 
 
@@ -74,37 +73,41 @@ def _template() -> Template:
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": _plain, "sentence": _sentence, "breakable": _breakable}
+    environment.filters |= FILTERS
     return environment.get_template("report.html")
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """The text with a capital first letter, the others as they are."""
     return text[:1].upper() + text[1:]
 
 
-def _breakable(name: str) -> Markup:
+def breakable(name: str) -> Markup:
     """An identifier that a narrow column may break after its separators."""
     return Markup("").join(Markup("{}<wbr>").format(part) for part in re.findall(r"[^_/.]*[_/.]+|[^_/.]+", name))
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """A setting or a fact as people write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):  # exact: a setting is not rounded
         return number(value) if float(f"{value:.3g}") == value or value == round(value) else f"{value:.12g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(plain(item) for item in value)
     return str(value) if value not in ("", None) else "none"
+
+
+FILTERS = {"breakable": breakable, "number": number, "plain": plain, "sentence": sentence}  # of measurement.html
 
 
 # Claims --------------------------------------------------------------------------------------------------------------
 
 
-def _claim(
+def claim_view(
     claim: Claim, judgement: Judgement, experiments: Mapping[str, Experiment], scale: str | None
 ) -> dict[str, Any]:
+    """A claim with its verdict, numbers and drawings, as ``measurement.html`` shows it."""
     axis = svg.claim_axis(judgement, claim)
     label = words.compared(claim, experiments)
     drawn = [cell for cell, each in judgement.cells.items() if each.mean is not None]
@@ -150,7 +153,7 @@ def _judged(
     }
 
 
-def _headline(claims: Sequence[Mapping[str, Any]], scale: str | None) -> dict[str, Any]:
+def headline_view(claims: Sequence[Mapping[str, Any]], scale: str | None) -> dict[str, Any]:
     """The verdict on the first claim, and how the others went."""
     if not claims:
         return {
@@ -172,7 +175,7 @@ def _headline(claims: Sequence[Mapping[str, Any]], scale: str | None) -> dict[st
     return {
         "verdict": first["verdict"],
         "symbol": first["symbol"],
-        "words": _sentence(first["words"]),
+        "words": sentence(first["words"]),
         "text": first["text"],
         "reason": first["reason"],
         "ours": first["ours"],
@@ -190,7 +193,8 @@ def _agree(kind: str, count: int) -> str:
 # Experiments ---------------------------------------------------------------------------------------------------------
 
 
-def _experiment(experiment: Experiment, record: Record, results: Results) -> dict[str, Any]:
+def experiment_view(experiment: Experiment, record: Record, results: Results) -> dict[str, Any]:
+    """What was measured in an experiment: metrics with every seed, curves, pictures, settings, what was spent."""
     order = {name: i for i, name in enumerate(experiment.arms)}
     seeds = record["seeds"]
     there = {(trial["arm"], trial["seed"]) for trial in record["trials"]}
@@ -200,7 +204,7 @@ def _experiment(experiment: Experiment, record: Record, results: Results) -> dic
         "arms": [(name, arm.what, svg.style(order[name])) for name, arm in results.arms.items()],
         "missing": {arm: absent for arm, absent in missing.items() if absent},
         "metrics": list(_metrics(experiment, results)),
-        "curves": list(_curves(record, results, order)),
+        "curves": list(curves(results)),
         **_pictures(record, results),
         **_settings(record, results.arms),
         "spent": _spent(record, results.arms),
@@ -245,8 +249,9 @@ def _interval(mean: float, half: float, step: float | None) -> str:
     return f"{number(mean, step)} ± {number(half, step)}" if math.isfinite(half) else number(mean)
 
 
-def _curves(record: Record, results: Results, order: Mapping[str, int]) -> Iterator[Any]:
-    """A chart per curve; those drawn by prepare belong to all arms."""
+def curves(results: Results) -> Iterator[dict[str, Any]]:
+    """Each curve with its name, a series per arm, and their chart; what prepare drew belongs to all arms."""
+    record, order = results.record, {name: i for i, name in enumerate(results.experiment.arms)}
     shared: dict[str, dict[int, Any]] = {}
     for trial in record["trials"]:
         for name, points in (trial["prepare"] or {}).get("curves", {}).items():
@@ -256,7 +261,7 @@ def _curves(record: Record, results: Results, order: Mapping[str, int]) -> Itera
         series = [svg.Series("shared", shared[name], None)] if name in shared else []
         series += [svg.Series(arm, lines, order[arm]) for arm in results.arms if (lines := results.curve(arm, name))]
         if chart := svg.chart(series, title=name):
-            yield chart
+            yield {"name": name, "series": series, "chart": chart}
 
 
 def _pictures(record: Record, results: Results) -> dict[str, Any]:

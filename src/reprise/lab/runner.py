@@ -21,7 +21,7 @@ from reprise.lab.results import Record, Results
 from reprise.lab.unit import Event, Failed, Finished, Progress
 from reprise.lab.verdict import Judgement
 
-__all__ = ["ENGINES", "Outcome", "duration", "estimate", "pending", "run", "write_report"]
+__all__ = ["ENGINES", "Outcome", "Work", "duration", "estimate", "pending", "run", "write_report"]
 
 ENGINES: dict[str, Callable[..., Iterator[Event]]] = {"local": engines.local, "ray": engines.ray}
 EVERY = 10.0  # seconds between plain progress lines where there is no terminal
@@ -158,7 +158,7 @@ def duration(seconds: float) -> str:
 # Progress ------------------------------------------------------------------------------------------------------------
 
 
-class _Work:
+class Work:
     """How much of a plan is done, weighed by what its pieces are known to cost."""
 
     def __init__(self, plan: Plan) -> None:
@@ -209,7 +209,7 @@ class _Work:
 
 @contextmanager
 def _shown(plan: Plan, console: Console) -> Iterator[Callable[[Event], None]]:
-    work = _Work(plan)
+    work = Work(plan)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
         with Bar(*columns, console=console, transient=True) as bar:

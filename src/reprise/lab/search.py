@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reprise.lab import modules
 from reprise.lab.paper import Paper, plain
+from reprise.lab.words import unmarked
 
 __all__ = ["Hit", "Piece", "example", "pieces", "search"]
 
@@ -114,7 +115,9 @@ def pieces() -> Iterator[Piece]:
             module = modules.resolve(f"reprise.{stub.parent.name}.{target}")
             if module is not None and name[0] != "_":
                 docstring = _docstring(modules.source_of(module), name) or ""
-                yield Piece(f"reprise.{stub.parent.name}.{name}", docstring.split("\n\n")[0].replace("\n", " "))
+                yield Piece(
+                    f"reprise.{stub.parent.name}.{name}", unmarked(docstring.split("\n\n")[0].replace("\n", " "))
+                )
 
 
 def example(part: str) -> str:

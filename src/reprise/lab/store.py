@@ -20,7 +20,7 @@ from typing import Any
 
 from reprise.files import home, written_whole
 
-__all__ = ["digest", "finished", "locked", "read", "runs", "sweep", "trial_folder", "write"]
+__all__ = ["digest", "finished", "locked", "parse", "read", "runs", "sweep", "trial_folder", "write"]
 
 KEYS = {"identity", "metrics", "counts", "curves", "pictures", "seconds", "prepare", "finished"}
 
@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
     A damaged record is set aside under another name, so that the trial runs again and nothing is lost.
     """
-    record = _parse(folder / "trial.json")
+    record = parse(folder / "trial.json")
     if record is not None or not folder.is_dir():
         return record
     number = 1
@@ -56,7 +56,8 @@ def read(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _parse(path: Path) -> dict[str, Any] | None:
+def parse(path: Path) -> dict[str, Any] | None:
+    """The record in a trial's file, left where it is; None if it is missing, damaged or not whole."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return dict(record) if record.keys() >= KEYS else None
@@ -67,7 +68,7 @@ def _parse(path: Path) -> dict[str, Any] | None:
 def finished(slug: str, experiment: str) -> Iterator[dict[str, Any]]:
     """Every finished trial of an experiment, whatever settings and code it was measured with."""
     for path in (runs(slug) / experiment).glob("*/trial.json"):
-        record = _parse(path)
+        record = parse(path)
         if record is not None:
             yield record
 

@@ -17,7 +17,7 @@ from reprise.lab.paper import Claim
 from reprise.lab.verdict import Judgement
 from reprise.lab.words import number, signed
 
-__all__ = ["Axis", "Series", "chart", "claim_axis", "dots", "strip", "style", "swatch"]
+__all__ = ["Axis", "Series", "chart", "claim_axis", "dots", "drawing", "strip", "style", "swatch", "x_ticks"]
 
 POINTS = 240  # of a line: more cannot be seen
 HEIGHT = 190  # of a chart, in pixels
@@ -113,14 +113,14 @@ def strip(judgement: Judgement, claim: Claim, *, axis: Axis | None = None, label
         dot = Markup('<circle class="seed" cx="{}%" cy="{}" r="4.5"><title>seed {}: {}</title></circle>')
         parts.append(dot.format(axis.place(x), base - 10 * levels[seed], seed, signed(x, claim)))
     if label:
-        parts += _x_ticks(axis, bottom, "×" if claim.compare == "ratio" else "")
+        parts += x_ticks(axis, bottom, "×" if claim.compare == "ratio" else "")
     interval = "" if judgement.low is None else f" [{number(judgement.low)}, {number(judgement.high or 0.0)}]"
     told = f"{len(levels)} seeds, mean {signed(judgement.mean, claim)}{interval}, margin {number(claim.margin)}"
-    drawing = _svg("strip", bottom + (22 if label else 2), told, parts)
+    drawn = drawing("strip", bottom + (22 if label else 2), told, parts)
     if not label:
-        return drawing
+        return drawn
     side = "between the lines: as claimed" if claim.expect == "equal" else "as claimed →"
-    return drawing + Markup('<p class="axis"><span>{}</span> <strong>{}</strong></p>').format(label, side)
+    return drawn + Markup('<p class="axis"><span>{}</span> <strong>{}</strong></p>').format(label, side)
 
 
 def _zone(claim: Claim, axis: Axis, bottom: float) -> list[Markup]:
@@ -179,7 +179,7 @@ def dots(values: Mapping[int, float], axis: Axis, *, arm: int = 0) -> Markup:
         parts.append(dot.format(axis.place(x), seed, number(x)))
     parts.append(Markup('<line class="mean" x1="{}%" x2="{}%" y1="2" y2="18"/>').format(mean, mean))
     told = f"from {number(min(shown.values()))} to {number(max(shown.values()))}"
-    return _svg(f"dots {style(arm)}", 20, told, parts)
+    return drawing(f"dots {style(arm)}", 20, told, parts)
 
 
 # Curves --------------------------------------------------------------------------------------------------------------
@@ -242,12 +242,12 @@ def chart(series: Sequence[Series], *, title: str, x_label: str = "step") -> Mar
         "</svg>"
     ).format(h=HEIGHT, lines=Markup().join(lines))
     told = f"{title} by {x_label} for {', '.join(one.name for one in series)}; last means in the legend"
-    drawing = _svg("curves", HEIGHT + 22, told, [*grid, inner, *_x_ticks(x, HEIGHT)])
+    drawn = drawing("curves", HEIGHT + 22, told, [*grid, inner, *x_ticks(x, HEIGHT)])
     scale = " (logarithmic scale)" if log else ""
     return Markup(
         '<figure class="chart"><figcaption>{}{}</figcaption><div class="plot">{}<p class="axis"><span></span><span>{} →'
         '</span></p></div><ul class="legend">{}</ul></figure>'
-    ).format(title, scale, drawing, x_label, Markup().join(legend))
+    ).format(title, scale, drawn, x_label, Markup().join(legend))
 
 
 def swatch(arm: int | None) -> Markup:
@@ -277,7 +277,8 @@ def _finite(points: Iterable[Sequence[float]]) -> list[tuple[float, float]]:
 # Both ----------------------------------------------------------------------------------------------------------------
 
 
-def _x_ticks(axis: Axis, bottom: float, mark: str = "") -> list[Markup]:
+def x_ticks(axis: Axis, bottom: float, mark: str = "") -> list[Markup]:
+    """Ticks with their numbers below a drawing that is ``bottom`` pixels high; ``mark`` stands before each number."""
     parts = []
     for value, text in axis.ticks():
         place = axis.place(value)
@@ -288,6 +289,7 @@ def _x_ticks(axis: Axis, bottom: float, mark: str = "") -> list[Markup]:
     return parts
 
 
-def _svg(style: str, height: float, told: str, parts: Iterable[Markup]) -> Markup:
+def drawing(style: str, height: float, told: str, parts: Iterable[Markup]) -> Markup:
+    """These parts as one drawing: its class in ``svg.css``, its height in pixels, and what a screen reader tells."""
     head = Markup('<svg class="{}" role="img" aria-label="{}" width="100%" height="{}" overflow="visible">')
     return head.format(style, escape(told), height) + Markup().join(parts) + Markup("</svg>")

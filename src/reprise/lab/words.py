@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from reprise.lab.paper import Claim, Experiment, Paper, Reference
 from reprise.lab.verdict import Judgement
 
-__all__ = ["SYMBOLS", "bibtex", "compared", "number", "ours", "signed", "verdict_words"]
+__all__ = ["SYMBOLS", "bibtex", "coded", "compared", "number", "ours", "signed", "unmarked", "verdict_words"]
 
 SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "unmeasured": "·", "proved": "✓"}
 SPACE = "\N{NO-BREAK SPACE}"  # a line never begins with a sign
+ROLE = re.compile(r":\w+:`~?(?:[^`]*\.)?([^`.]+)`")  # ":class:`~reprise.data.Episodes`" in a docstring
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -130,3 +132,23 @@ def bibtex(paper: Paper) -> str:
     }
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"@inproceedings{{{key},\n{lines}\n}}"
+
+
+def coded(text: str) -> str:
+    """A piece of a docstring with its references as plain code: the last part of each name between double backticks.
+
+    Example:
+        >>> coded("What :class:`~reprise.data.Episodes` holds, as ``float32``.")
+        'What ``Episodes`` holds, as ``float32``.'
+    """
+    return ROLE.sub(r"``\1``", text)
+
+
+def unmarked(text: str) -> str:
+    """A piece of a docstring as plain text, without the marks of reStructuredText.
+
+    Example:
+        >>> unmarked("What :class:`~reprise.data.Episodes` holds, as ``float32``.")
+        'What Episodes holds, as float32.'
+    """
+    return coded(text).replace("``", "")

@@ -59,7 +59,7 @@ def _all(entry: Entry) -> Iterator[Page]:
         trials = entry.status.records.get(name, {}).get("trials", [])
         published = {(trial["arm"], trial["seed"]): trial["metrics"] for trial in trials}
         for file in sorted((store.runs(entry.slug) / name).glob(f"*/{FILE}")):
-            record = store._parse(file.parent / "trial.json")
+            record = store.parse(file.parent / "trial.json")
             if record is not None:
                 arm, seed = record["identity"]["arm"], record["identity"]["seed"]
                 yield Page(name, arm, seed, file, published.get((arm, seed)) == record["metrics"])

@@ -189,16 +189,18 @@ def _csrf(request: Request) -> Markup:
 def environment() -> Environment:
     """The templates. Whatever they show is escaped, except in Markdown and plain text."""
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader([Path(__file__).parent / "templates", Path(report.__file__).parent]),
         autoescape=select_autoescape(["html", "xml", "svg"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.filters |= {
-        "breakable": report._breakable, "plain": report._plain, "sentence": report._sentence, "day": day,
-        "instant": instant, "merge": lambda one, other: {**one, **other}, "number": words.number,
-    }  # fmt: skip
+        **report.FILTERS,
+        "day": day,
+        "instant": instant,
+        "merge": lambda one, other: {**one, **other},
+    }
     made.globals |= {"asset": asset, "symbols": words.SYMBOLS, "version": __version__}
     return made
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from reprise.files import home, written_whole
-from reprise.lab import paper as papers, words
+from reprise.lab import paper as papers, report, words
 from reprise.lab.search import example
 from reprise.lab.verdict import Judgement
 from reprise.site import history, pages, views
@@ -230,7 +230,7 @@ def _shown(snapshot: Snapshot, entry: Entry) -> dict[str, Any]:
     curves = views.charts(paper.experiments[paper.headline], record)[:HEADLINE_CURVES] if record else []
     return {
         "claims": claims,
-        "headline": views.headline_view(claims, status.scale),
+        "headline": report.headline_view(claims, status.scale),
         "curves": curves,
         "use": [(*part.rsplit(".", 1), address(snapshot, part)) for part in paper.parts],
         "example": example(paper.parts[0]),

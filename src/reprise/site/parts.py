@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from reprise.lab import modules
+from reprise.lab.words import coded, unmarked
 from reprise.site import pages
 from reprise.site.library import Entry, Snapshot
 from reprise.site.pages import Alternate, Extension
@@ -59,9 +60,14 @@ class Part:
     docstring: str
 
     @property
-    def summary(self) -> str:
-        """The first sentence about it."""
+    def opening(self) -> str:
+        """What its docstring begins with."""
         return " ".join(self.docstring.split("\n\n")[0].split())
+
+    @property
+    def summary(self) -> str:
+        """The same as plain text."""
+        return unmarked(self.opening)
 
     @property
     def dotted(self) -> str:
@@ -89,8 +95,7 @@ def _items(text: str) -> list[tuple[str, str]]:
 
 def prose(text: str) -> Markup:
     """A piece of a docstring: its names as code, without the marks of reStructuredText."""
-    escaped = str(escape(re.sub(r":\w+:`~?([^`]+)`", lambda match: f"``{match[1].rsplit('.', 1)[-1]}``", text)))
-    return Markup(re.sub(r"``(.+?)``", r"<code>\1</code>", escaped))
+    return Markup(re.sub(r"``(.+?)``", r"<code>\1</code>", str(escape(coded(text)))))
 
 
 def rooms() -> dict[str, str]:

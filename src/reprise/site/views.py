@@ -28,14 +28,9 @@ PRINTED = re.compile(r"(\d+(?:\.\d+)?) ?(%?) against (\d+(?:\.\d+)?) ?(%?)(?: of
 def claim_views(paper: Paper, judgements: Sequence[Judgement], scale: str | None) -> list[dict[str, Any]]:
     """The claims as reports show them, each with its number from 1."""
     return [
-        {"id": i, **report._claim(claim, judgement, paper.experiments, scale)}
+        {"id": i, **report.claim_view(claim, judgement, paper.experiments, scale)}
         for i, (claim, judgement) in enumerate(zip(paper.claims, judgements, strict=True), 1)
     ]
-
-
-def headline_view(claims: Sequence[Mapping[str, Any]], scale: str | None) -> dict[str, Any]:
-    """The verdict on the first claim, and how the others went."""
-    return report._headline(claims, scale)
 
 
 def printed(claim: Claim, experiments: Mapping[str, Experiment]) -> float | None:
@@ -89,7 +84,7 @@ def compared_strips(
     elif claim.paper:
         shown.append(("the paper", claim.paper, Markup('<p class="hint">in another unit: no place on this axis</p>')))
     mark = "×" if claim.compare == "ratio" else ""
-    ticks = svg._svg("strip", 20, "axis", svg._x_ticks(axis, 0, mark))
+    ticks = svg.drawing("strip", 20, "axis", svg.x_ticks(axis, 0, mark))
     label = Markup('<p class="axis"><span>{}</span> <strong>as claimed →</strong></p>')
     return shown, ticks + label.format(words.compared(claim, experiments))
 
@@ -102,7 +97,7 @@ def _diamond(axis: Axis, x: float) -> Markup:
     inner = Markup('<path class="theirs" d="M0 -7 7 0 0 7 -7 0Z"/>')
     place = Markup('<svg x="{}%" y="12" overflow="visible">{}</svg>').format(axis.place(x), inner)
     line = Markup('<line class="base" x1="0" x2="100%" y1="12" y2="12"/>')
-    return svg._svg("strip", 24, f"the paper's number, {number(x)}", [line, place])
+    return svg.drawing("strip", 24, f"the paper's number, {number(x)}", [line, place])
 
 
 def claim_data(claim: Claim, judgement: Judgement, paper: Paper) -> dict[str, Any]:
@@ -157,33 +152,18 @@ def experiment_views(paper: Paper, records: Mapping[str, Record]) -> list[dict[s
         if name not in paper.experiments or not record["trials"]:
             continue
         experiment = paper.experiments[name]
-        bare = {**record, "trials": [{**trial, "pictures": [], "prepare": {}} for trial in record["trials"]]}
-        view = report._experiment(experiment, {**bare, "trials": _without_curves(bare)}, Results(experiment, bare))
-        view["spent"] = report._spent(record, Results(experiment, record).arms)
-        view["curves"] = charts(experiment, record)
-        views.append(view)
+        view = report.experiment_view(experiment, record, Results(experiment, record))
+        views.append({**view, "curves": [_with_table(curve) for curve in view["curves"]]})
     return views
-
-
-def _without_curves(record: Record) -> list[dict[str, Any]]:
-    return [{**trial, "curves": {}} for trial in record["trials"]]
 
 
 def charts(experiment: Experiment, record: Record) -> list[dict[str, Any]]:
     """The curves of an experiment: for each its name, the chart and a table that says the same in numbers."""
-    found = Results(experiment, record)
-    order = list(experiment.arms)
-    shared: dict[str, dict[int, Any]] = {}
-    for trial in record["trials"]:
-        for name, points in (trial["prepare"] or {}).get("curves", {}).items():
-            shared.setdefault(name, {})[trial["seed"]] = points
-    drawn = []
-    for name in {**dict.fromkeys(shared), **dict.fromkeys(n for trial in record["trials"] for n in trial["curves"])}:
-        series = [Series("shared", shared[name], None)] if name in shared else []
-        series += [Series(arm, lines, order.index(arm)) for arm in found.arms if (lines := found.curve(arm, name))]
-        if chart := svg.chart(series, title=name):
-            drawn.append({"name": name, "chart": chart, "table": curve_table(series)})
-    return drawn
+    return [_with_table(curve) for curve in report.curves(Results(experiment, record))]
+
+
+def _with_table(curve: Mapping[str, Any]) -> dict[str, Any]:
+    return {**curve, "table": curve_table(curve["series"])}
 
 
 def curve_table(series: Iterable[Series]) -> dict[str, Any]:

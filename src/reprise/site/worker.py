@@ -81,7 +81,7 @@ def perform(queue: Queue, run: Run) -> tuple[int, int]:
     failures = 0
     if todo:
         seeds = {unit.name: (unit.experiment.name, unit.seed) for unit in plan.units}
-        work, told = runner._Work(plan), 0.0
+        work, told = runner.Work(plan), 0.0
         for event in engines.local(watched(plan, run.id).units):
             work.take(event)
             if isinstance(event, Finished):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +12,6 @@ from reprise.site.search.spelling import names_of_title, plain
 from reprise.site.search.texts import put_text
 
 __all__ = ["Known", "known", "sync"]
-
-ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?([^`]+)`")  # ":class:`~reprise.data.Episodes`" in a docstring
 
 
 @dataclass(frozen=True)
@@ -127,4 +124,4 @@ def _texts_of(paper: Paper) -> Iterator[Text]:
 
 def _text_of(dotted: str, summary: str) -> Text:
     name = dotted.split(".")[-1]
-    return Text("part", dotted, name, ROLE.sub(r"\1", summary).replace("``", ""), frozenset({plain(name)}))
+    return Text("part", dotted, name, summary, frozenset({plain(name)}))
