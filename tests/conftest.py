@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,20 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy papers, beside the library's own."""
     monkeypatch.setenv("REPRISE_PAPERS", str(TOYS))
     return TOYS
+
+
+@pytest.fixture
+def mounted() -> Callable[[Path, str], AbstractContextManager[None]]:
+    """Mounts a file system of its own at a folder, with options ("size=100k"), where this machine allows it."""
+
+    @contextmanager
+    def mount(folder: Path, options: str) -> Iterator[None]:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this user may not mount a file system")
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+    return mount

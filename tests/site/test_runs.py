@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from starlette.testclient import TestClient
 
 from reprise.site import views
 from reprise.site.app import create_app
+from reprise.site.database import DatabaseError
 from reprise.site.queue import ATTEMPTS, WAITING, Queue, QueueFull, working
 from reprise.site.settings import Settings
 
@@ -251,9 +251,12 @@ def test_a_run_that_cannot_be_says_why(toys: Path, home: Path, monkeypatch: pyte
 def test_a_damaged_queue_does_not_take_the_page_down(client: TestClient, home: Path) -> None:
     for path in (home / "site").glob("runs.sqlite*"):
         path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(DatabaseError, match="damaged"):
         Queue()
-    assert client.get("/papers").status_code == 200
+    with TestClient(create_app(Settings()), LOCAL) as page:
+        assert page.get("/papers").status_code == 200
+        answer = page.get("/runs")
+        assert answer.status_code == 503 and "is damaged" in answer.text
 
 
 def test_points_of_trials_at_work_join_the_curves() -> None:

@@ -26,7 +26,8 @@ __all__ = ["local", "ray", "warm_up"]
 
 # Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
-PRELOAD = ["torch", "reprise.cli", "reprise.lab.plan", "reprise.lab.seeding", "reprise.lab.trial", "reprise.lab.unit"]
+PRELOAD = ["reprise.lab.forked", "torch", "reprise.cli", "reprise.lab.plan", "reprise.lab.seeding", "reprise.lab.trial",
+           "reprise.lab.unit"]  # fmt: skip
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
 
 
@@ -114,7 +115,6 @@ def _cause(exitcode: int) -> str:
 
 def _child(unit: Unit, connection: Connection, variables: dict[str, str]) -> None:
     os.environ.update(variables)  # the server has those of the time when it started
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     log = log_of(unit)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 from reprise.files import home
 from reprise.site.schema import STEPS
 
-__all__ = ["Database", "DatabaseError"]
+__all__ = ["Database", "DatabaseError", "explain", "room"]
 
+LITTLE = 2**18  # bytes: a disk with less is called full
 PATIENCE = 15.0  # seconds to wait for another process that writes
 
 
@@ -147,10 +149,18 @@ class Database:
             raise DatabaseError(explain(error, self.path)) from error
 
 
+def room(folder: Path) -> bool:
+    """Whether the disk that holds a folder has room for more than a few lines."""
+    try:
+        return shutil.disk_usage(folder).free >= LITTLE
+    except OSError:
+        return True  # nobody can tell
+
+
 def explain(error: Exception, path: Path) -> str:
     """What is wrong with a database, and what to do."""
     text = str(error)
-    if "full" in text or "No space" in text:
+    if "full" in text or "No space" in text or ("disk I/O" in text and not room(path.parent)):
         return f"no room to write {path}: nothing of this change was kept; free some space and try again"
     if "locked" in text or "busy" in text:
         return f"{path} is being written by another process for more than {PATIENCE:.0f} s; try again"

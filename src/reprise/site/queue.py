@@ -5,6 +5,7 @@ Servers and workers know of each other through this file and a lock alone, so an
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from reprise.files import home
+from reprise.site.database import DatabaseError, explain
 
 __all__ = ["ENDED", "Event", "Queue", "QueueFull", "Run", "working"]
 
@@ -79,29 +81,59 @@ class Queue:
 
     Args:
         folder: where the file lies; by default ``site`` in ``$REPRISE_HOME``.
+
+    Raises:
+        DatabaseError: by any method: the file is damaged, or there is no room to write it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or home() / "site"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._connected() as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("BEGIN IMMEDIATE")  # two servers may start at once
+        self.path = self.folder / "runs.sqlite"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseError(explain(error, self.path)) from error
+        with self._told():
+            # The last connection to close removes files that the next must make again, and a full disk has no room for.
+            self._held = self._connect()
+            if self._held.execute("PRAGMA user_version").fetchone()[0] != len(MIGRATIONS):
+                self._migrate()
+            self._held.execute("SELECT count(*) FROM runs").fetchone()
+
+    def _migrate(self) -> None:
+        with self._written() as database:  # two servers may start at once
             version = database.execute("PRAGMA user_version").fetchone()[0]
             for migration in MIGRATIONS[version:]:
                 for statement in migration.split(";"):
                     database.execute(statement)
             database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-            database.execute("COMMIT")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors as sentences with a remedy."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise DatabaseError(explain(error, self.path)) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=15, isolation_level=None, check_same_thread=False)
+        database.row_factory = sqlite3.Row
+        return database
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self.folder / "runs.sqlite", timeout=15, isolation_level=None)
-        database.row_factory = sqlite3.Row
-        try:
+        with self._told(), contextlib.closing(self._connect()) as database:
             yield database
-        finally:
-            database.close()
+
+    @contextmanager
+    def _written(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is kept or, if something is raised, nothing."""
+        with self._connected() as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            database.execute("COMMIT")
 
     # What pages ask ---------------------------------------------------------------------------------------------------
 
@@ -111,22 +143,18 @@ class Queue:
         Raises:
             QueueFull: too many wait already.
         """
-        with self._connected() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                same = "SELECT id FROM runs WHERE slug = ? AND scale = ? AND seeds = ? AND NOT stop"
-                same += " AND state IN ('queued', 'running')"
-                if found := database.execute(same, (slug, scale, seeds)).fetchone():
-                    return int(found[0])
-                if database.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()[0] >= WAITING:
-                    raise QueueFull(f"{WAITING} runs wait already; stop one of them or come back later")
-                insert = "INSERT INTO runs (slug, scale, seeds, state, created) VALUES (?, ?, ?, 'queued', ?)"
-                number = database.execute(insert, (slug, scale, seeds, now())).lastrowid
-                assert number is not None
-                _tell(database, number, "state", {"state": "queued"})
-                return number
-            finally:
-                database.execute("COMMIT")
+        with self._written() as database:
+            same = "SELECT id FROM runs WHERE slug = ? AND scale = ? AND seeds = ? AND NOT stop"
+            same += " AND state IN ('queued', 'running')"
+            if found := database.execute(same, (slug, scale, seeds)).fetchone():
+                return int(found[0])
+            if database.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()[0] >= WAITING:
+                raise QueueFull(f"{WAITING} runs wait already; stop one of them or come back later")
+            insert = "INSERT INTO runs (slug, scale, seeds, state, created) VALUES (?, ?, ?, 'queued', ?)"
+            number = database.execute(insert, (slug, scale, seeds, now())).lastrowid
+            assert number is not None
+            _tell(database, number, "state", {"state": "queued"})
+            return number
 
     def get(self, number: int) -> Run | None:
         """One run."""
@@ -147,13 +175,11 @@ class Queue:
 
     def stop(self, number: int) -> None:
         """Take a run out of the queue, or tell the one that runs to stop; what it has finished is kept."""
-        with self._connected() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._written() as database:
             database.execute("UPDATE runs SET stop = 1 WHERE id = ? AND state IN ('queued', 'running')", (number,))
             update = "UPDATE runs SET state = 'stopped', ended = ? WHERE id = ? AND state = 'queued'"
             if database.execute(update, (now(), number)).rowcount:
                 _tell(database, number, "state", {"state": "stopped"})
-            database.execute("COMMIT")
 
     def events(self, number: int, after: int = 0, kinds: Sequence[str] = ()) -> list[Event]:
         """What a run told after an event, oldest first."""
@@ -177,8 +203,7 @@ class Queue:
 
         Such a run goes on where it stopped, as all finished trials are kept, but not for ever.
         """
-        with self._connected() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._written() as database:
             database.execute("UPDATE runs SET state = 'stopped', ended = ? WHERE state = 'running' AND stop", (now(),))
             message = f"its process died {ATTEMPTS} times; the log has what it said"
             lost = "UPDATE runs SET state = 'failed', ended = ?, message = ? WHERE state = 'running' AND attempts >= ?"
@@ -191,30 +216,25 @@ class Queue:
                 database.execute(update, (now(), row["id"]))
                 _tell(database, row["id"], "state", {"state": "running"})
                 row = database.execute("SELECT * FROM runs WHERE id = ?", (row["id"],)).fetchone()
-            database.execute("COMMIT")
         return _run(row) if row else None
 
     def end(self, number: int, state: str, message: str = "") -> None:
         """Say how a run ended."""
-        with self._connected() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._written() as database:
             update = "UPDATE runs SET state = ?, message = ?, ended = ? WHERE id = ?"
             database.execute(update, (state, message, now(), number))
             database.execute("DELETE FROM events WHERE run = ? AND kind = 'points'", (number,))
             _tell(database, number, "state", {"state": state, "message": message})
-            database.execute("COMMIT")
 
     def tell(self, number: int, kind: str, data: dict[str, Any], topic: str = "") -> None:
         """Keep an event. Of "progress" only the last is kept; a "trial" replaces the points of its topic."""
-        with self._connected() as database:
-            database.execute("BEGIN IMMEDIATE")
+        with self._written() as database:
             if kind == "progress":
                 database.execute("DELETE FROM events WHERE run = ? AND kind = 'progress'", (number,))
             if kind == "trial":
                 delete = "DELETE FROM events WHERE run = ? AND kind = 'points' AND topic = ?"
                 database.execute(delete, (number, topic))
             _tell(database, number, kind, data, topic)
-            database.execute("COMMIT")
 
     def record_path(self, number: int) -> Path:
         """The file that holds what a run has measured so far."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sqlite3
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from reprise.lab import paper as papers
 from reprise.lab.plan import parse_seeds
 from reprise.lab.runner import duration
 from reprise.site import explainers, pages, views, worker
+from reprise.site.database import DatabaseError, room
 from reprise.site.library import Entry
 from reprise.site.pages import Alternate, Extension
 from reprise.site.queue import Queue, QueueFull, Run, working
@@ -33,11 +34,23 @@ LARGEST_SEED = 1_000_000
 MOST_SEEDS = 50
 STREAMS = 40  # that are open at one time
 LOOK = 0.5  # seconds between looks at the queue
+REST = 15.0  # seconds from the start of a worker that could not work to that of the next
 BREATH = 15.0  # seconds after which a silent stream says that it is still there
 
 
 def _queue(request: Request) -> Queue:
-    queue: Queue = request.app.state.queue
+    return queue_of(request.app)
+
+
+def queue_of(app: FastAPI) -> Queue:
+    """The queue of an application, opened when it is first asked for.
+
+    Raises:
+        DatabaseError: it cannot be used.
+    """
+    if app.state.queue is None:
+        app.state.queue = Queue()
+    queue: Queue = app.state.queue
     return queue
 
 
@@ -116,7 +129,8 @@ def start(request: Request) -> Response:
         return _form(request, slug, scale, seeds, f"{error}.", 429)
     except ValueError as error:
         return _form(request, slug, scale, seeds, f"{error}.", 400)
-    _wake(request.app)
+    with contextlib.suppress(OSError):  # the next look does it
+        _wake(request.app)
     return RedirectResponse(f"/runs/{number}", 303)
 
 
@@ -173,7 +187,7 @@ def _shown(request: Request, run: Run, entry: Entry | None) -> dict[str, Any]:
         "run": run, "entry": entry, "plan": last.get("plan"), "progress": last.get("progress"),
         "failures": [event.data for event in events if event.kind == "failed"],
         "before": queue.before(run) if run.state == "queued" else 0,
-        "last": events[-1].id if events else 0,
+        "last": events[-1].id if events else 0, "full": not run.over and not room(queue.folder),
         "claims": [], "judged": [], "curves": [], "pictures": [],
     }  # fmt: skip
     if shown["plan"]:
@@ -314,26 +328,27 @@ async def _stream(state: Any, number: int, after: int) -> AsyncIterator[str]:
 
 def _wake(app: FastAPI) -> None:
     """Start a worker if a run waits and no worker is at work; a worker that is not needed ends by itself."""
-    queue: Queue = app.state.queue
-    last: subprocess.Popen[bytes] | None = app.state.worker
-    if last is not None and last.poll() is None:
+    queue, state = queue_of(app), app.state
+    last: subprocess.Popen[bytes] | None = state.worker
+    if last is not None and (last.poll() is None or (last.returncode and time.monotonic() < state.started + REST)):
         return
     if queue.unfinished:
         with working(queue.folder) as free:
             pass
         if free:
-            app.state.worker = worker.start(queue.folder)
+            state.worker, state.started = worker.start(queue.folder), time.monotonic()
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Look after the queue while the server is there. Workers outlive it."""
-    app.state.streams, app.state.worker = 0, None
-    app.state.queue = Queue()
+    app.state.streams, app.state.worker, app.state.queue = 0, None, None
+    with contextlib.suppress(DatabaseError):  # pages about runs say what is wrong, the others are there
+        await run_in_threadpool(queue_of, app)
 
     async def look() -> None:
         while True:
-            with contextlib.suppress(OSError, sqlite3.Error):  # a full disk, say: it is tried again
+            with contextlib.suppress(OSError, DatabaseError):  # a full disk, say: it is tried again
                 await run_in_threadpool(_wake, app)
             await asyncio.sleep(1.0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from reprise.lab.paper import Experiment
 from reprise.lab.plan import Plan
+from reprise.site.database import DatabaseError
 from reprise.site.queue import Queue
 
 __all__ = ["topic", "watched"]
@@ -79,5 +79,5 @@ class _Teller:
             return
         thinned = {name: points[:: -(-len(points) // POINTS)] for name, points in self.points.items()}
         self.points = {}
-        with contextlib.suppress(OSError, sqlite3.Error):  # nobody can watch then, but the trial goes on
+        with contextlib.suppress(OSError, DatabaseError):  # nobody can watch then, but the trial goes on
             Queue().tell(self.run, "points", {**self.what, "curves": thinned}, self.topic)

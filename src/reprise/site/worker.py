@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,12 +21,14 @@ from reprise.files import written_whole
 from reprise.lab import engines, paper as papers, results, runner
 from reprise.lab.plan import Plan, make_plan, parse_seeds
 from reprise.lab.unit import Failed, Finished
+from reprise.site.database import DatabaseError
 from reprise.site.queue import Queue, Run, working
 from reprise.site.watch import topic, watched
 
 __all__ = ["main", "start"]
 
 TOLD = 0.5  # seconds between tellings of progress
+PATIENCE = 3600.0  # seconds to wait for room on the disk
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -50,18 +53,28 @@ def main() -> None:
 
 
 def _end(queue: Queue, run: Run) -> None:
-    """Perform a run and say how it ended, whatever happens."""
+    """Perform a run and say how it ended, whatever happens; on a full disk as soon as there is room to say it."""
+    state, message = "finished", ""
     try:
         failures, trials = perform(queue, run)
-        if trials:
-            queue.end(run.id, "finished", f"{failures} parts failed; the others are kept" if failures else "")
-        else:
-            queue.end(run.id, "failed", "no trial was finished; each failure is listed below")
+        if not trials:
+            state, message = "failed", "no trial was finished; each failure is listed below"
+        elif failures:
+            message = f"{failures} parts failed; the others are kept"
     except KeyboardInterrupt:
-        queue.end(run.id, "stopped")
+        state = "stopped"
     except Exception as error:
-        traceback.print_exc()
-        queue.end(run.id, "failed", " ".join(str(error).split()) or type(error).__name__)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        state, message = "failed", " ".join(str(error).split()) or type(error).__name__
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return queue.end(run.id, state, message)
+        except DatabaseError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(TOLD)
 
 
 def perform(queue: Queue, run: Run) -> tuple[int, int]:
@@ -127,7 +140,10 @@ def _listen(queue: Queue, number: int) -> None:
     """Interrupt this process as Ctrl-C would once somebody stops the run."""
     while True:
         time.sleep(0.3)
-        run = queue.get(number)
+        try:
+            run = queue.get(number)
+        except DatabaseError:  # perhaps it can be read again later
+            continue
         if run is None or run.stop:
             os.kill(os.getpid(), signal.SIGINT)
             return

@@ -26,6 +26,10 @@ def refresh(app: FastAPI) -> None:
     """Papers on disk first, since they need no network: search is ready after a second or two. Then the sources."""
     try:
         made = index.of(app)
+    except DatabaseError as error:
+        log.error("%s", error)  # every page says so
+        return
+    try:
         made.refresh()
         asked = {row["name"]: row["asked"] for row in made.database.rows("SELECT name, asked FROM sources")}
         now = made.clock()
@@ -33,7 +37,9 @@ def refresh(app: FastAPI) -> None:
         for outcome in update(made.database, due, clock=made.clock):
             log.info("%s", outcome)
         made.refresh()
+        made.trouble = ""
     except (DatabaseError, ValueError) as error:  # a full disk, or a setting that makes no sense: told, tried again
+        made.trouble = str(error)
         log.error("%s", error)
 
 

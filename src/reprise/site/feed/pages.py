@@ -83,7 +83,7 @@ def sources(request: Request) -> Response:
     checks = made.database.rows("SELECT * FROM checks ORDER BY at DESC LIMIT 40")
     return pages.render(
         request, "sources.html", states=days.source_states(made.database, made.clock()), checks=checks,
-        title_of=days.title_of, moment=days.moment,
+        title_of=days.title_of, moment=days.moment, trouble=_trouble(made) if made.trouble else "",
     )  # fmt: skip
 
 
@@ -112,6 +112,7 @@ def _list(request: Request, period: Period | None, form: str) -> Response:
     path = f"/feed/{period.key}" if period else "/feed"
     title = period.title if period else "Newest papers"
     told = days.sentences(database, period or days.of_day(date.fromisoformat(today(now))), now)
+    told += [_trouble(made)] if made.trouble else []
     query = "&".join(f"{name}={value}" for name, value in asked.items() if value)
     if form != "html":
         _known_form(form)
@@ -137,6 +138,10 @@ def _list(request: Request, period: Period | None, form: str) -> Response:
         if period.kind != "day":
             context["quiet"] = _quiet(database, period, now)
     return pages.render(request, "feed.html", context)
+
+
+def _trouble(made: index.Index) -> str:
+    return f"The last update could not be kept: {made.trouble}."
 
 
 def _by_day(shown: Sequence[Shown]) -> list[tuple[Period, list[Shown]]]:

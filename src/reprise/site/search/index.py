@@ -26,6 +26,7 @@ class Index:
         database: of feed, search and mail.
         vectors: empty until the first refresh: until then search goes by names and words.
         ready: set after the first refresh.
+        trouble: why the last update in the background could not be kept; empty if it was.
 
     Args:
         library: the implemented papers.
@@ -36,7 +37,7 @@ class Index:
         self.library, self.clock = library, clock
         self.database = Database()
         self.vectors = Vectors(self.database, encoder.configured())
-        self.ready = threading.Event()
+        self.ready, self.trouble = threading.Event(), ""
         add_example(self.database, clock())
 
     def refresh(self) -> None:
