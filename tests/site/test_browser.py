@@ -26,7 +26,9 @@ AXE = "axe-core@4.14.1"  # from the npm registry, kept in pytest's cache, never 
 TAB, ENTER, END = "\ue004", "\ue007", "\ue010"
 PAGES = ["/", "/papers", "/papers/coin", "/papers/coin/numbers", "/papers/grad-cam", "/papers/cnn-explainer", "/claims",
          "/log", "/verdicts", "/parts", "/parts/explain", "/parts/explain/GradCAM", "/runs", "/runs/new",
-         "/runs/new?paper=coin", "/runs/1", "/no/such/page"]  # fmt: skip
+         "/runs/new?paper=coin", "/runs/1", "/feed", "/feed/2017-W24", "/feed/trending", "/feed/sources",
+         "/arxiv/1706.03762", "/search", "/search?q=grad", "/subscribe", "/subscribe/confirm/x", "/outbox",
+         "/no/such/page"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +169,21 @@ def test_by_keyboard_alone(browser: Browser) -> None:
     assert browser.js("document.activeElement.className") == "skip"
     browser.press(ENTER)
     assert browser.js("document.activeElement.id") == "content"
-    browser.open("/papers/coin")
-    seen = []
-    for _ in range(60):
+    for path, wanted in {
+        "/papers/coin": ("Measure it here", "Every seed of claim 1"),
+        "/feed": ("Trending", "Filter"),
+        "/search?q=grad": ("Search", "Tell me of new papers for this search"),
+        "/subscribe": ("Subscribe", "the feed"),
+    }.items():
+        browser.open(path)
+        seen = walked(browser)
+        assert set(wanted) <= set(seen), f"{path}: {seen}"
+
+
+def walked(browser: Browser) -> list[str]:
+    """What has the focus from one press of the Tab key to the next, from the top of a page to its end."""
+    seen: list[str] = []
+    for _ in range(120):
         browser.press(TAB)
         at = browser.js(
             "(() => {const each = document.activeElement, box = each.getBoundingClientRect();"
@@ -180,7 +194,16 @@ def test_by_keyboard_alone(browser: Browser) -> None:
             break
         assert at[2] != "none" and at[3], f"{at[0]} {at[1]!r} has the focus, and it is not seen"
         seen.append(at[1])
-    assert "Measure it here" in seen and any(text.startswith("Every seed") for text in seen)
+    return seen
+
+
+def test_a_search_by_keyboard(browser: Browser) -> None:
+    browser.open("/search")
+    while browser.js("document.activeElement.id") != "q":
+        browser.press(TAB)
+    browser.press(*"grad-cam", ENTER)
+    browser.arrive("/search?q=grad-cam")
+    assert "Found for" in browser.js("document.querySelector('h1').textContent")
 
 
 def test_without_scripts_everything_is_there(browser: Browser) -> None:
@@ -215,14 +238,16 @@ def test_a_run_is_watched_live(browser: Browser) -> None:
     assert browser.js("document.getElementById('said').textContent") == "The run is finished."
 
 
-def test_motion_and_print(browser: Browser) -> None:
-    browser.open("/papers/coin")
+@pytest.mark.parametrize("path", ["/papers/coin", "/feed", "/search?q=grad", "/subscribe"])
+def test_motion_and_print(browser: Browser, path: str) -> None:
+    browser.open(path)
     durations = "[...document.querySelectorAll('*')].map(each => getComputedStyle(each).transitionDuration)"
     assert set(browser.js(durations)) == {"0s"}
     browser.show(800, media="print")
     hidden = "getComputedStyle(document.querySelector('{}')).display"
     assert browser.js(hidden.format(".top nav")) == "none" and browser.js(hidden.format(".source")) != "none"
-    assert browser.js("document.querySelector('.source').textContent").endswith("/papers/coin")
+    assert browser.js("document.querySelector('.source').textContent").endswith(path.partition("?")[0])
+    assert browser.js("[...document.querySelectorAll('form')].every(each => !each.offsetParent)")
 
 
 def test_the_explainer_is_opened_on_the_net_that_was_measured(browser: Browser, home: Path) -> None:

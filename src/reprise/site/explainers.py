@@ -11,9 +11,9 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
-from reprise.lab import store
 from reprise.site import pages
 from reprise.site.library import Entry
+from reprise.site.pictures import kept
 
 __all__ = ["Page", "found", "router", "section"]
 
@@ -46,23 +46,19 @@ class Page:
 
 def found(entry: Entry) -> list[Page]:
     """The pages that trials of a paper have left on this machine: per arm and seed one, the measured net's if there."""
-    kept: dict[tuple[str, str, int], Page] = {}
+    pages_of: dict[tuple[str, str, int], Page] = {}
     for page in _all(entry):
         key = page.experiment, page.arm, page.seed
-        if key not in kept or page.measured:
-            kept[key] = page
-    return sorted(kept.values(), key=lambda page: (page.experiment, page.arm, page.seed))
+        if key not in pages_of or page.measured:
+            pages_of[key] = page
+    return sorted(pages_of.values(), key=lambda page: (page.experiment, page.arm, page.seed))
 
 
 def _all(entry: Entry) -> Iterator[Page]:
     for name in entry.paper.experiments:
-        trials = entry.status.records.get(name, {}).get("trials", [])
-        published = {(trial["arm"], trial["seed"]): trial["metrics"] for trial in trials}
-        for file in sorted((store.runs(entry.slug) / name).glob(f"*/{FILE}")):
-            record = store.parse(file.parent / "trial.json")
-            if record is not None:
-                arm, seed = record["identity"]["arm"], record["identity"]["seed"]
-                yield Page(name, arm, seed, file, published.get((arm, seed)) == record["metrics"])
+        for trial, measured in kept(entry, name):
+            if (file := trial.folder / FILE).is_file():
+                yield Page(name, trial.arm, trial.seed, file, measured)
 
 
 def writes_pages(entry: Entry) -> bool:

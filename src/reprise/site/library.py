@@ -50,6 +50,11 @@ class Entry:
         return list(zip(self.paper.claims, self.status.judgements, strict=True))
 
     @property
+    def device(self) -> str:
+        """What it was measured on: "cpu", "cuda"; empty if it was not."""
+        return ", ".join(sorted({record["device"].partition(":")[0] for record in self.status.records.values()}))
+
+    @property
     def minutes(self) -> float:
         """Core-minutes that the published measurement took."""
         return self.status.seconds / 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -41,16 +42,21 @@ def _entry(request: Request, slug: str) -> tuple[Snapshot, Entry]:
 def _chosen(request: Request) -> tuple[Snapshot, list[Entry], dict[str, str]]:
     """The papers that the filters leave, and what was asked for."""
     snapshot = pages.library(request).current
-    asked = {key: request.query_params.get(key, "") for key in ("verdict", "room", "mark", "sort")}
+    asked = {key: request.query_params.get(key, "") for key in (*FILTERS, "sort")}
     found = snapshot.latest if asked["sort"] != "title" else sorted(snapshot.entries.values(), key=_title)
-    for key, of in {
-        "verdict": lambda entry: entry.verdict,
-        "room": lambda entry: entry.paper.room,
-        "mark": lambda entry: entry.status.mark or "fresh",
-    }.items():
+    for key, of in FILTERS.items():
         if asked[key]:
             found = [entry for entry in found if of(entry) == asked[key]]
     return snapshot, found, asked
+
+
+FILTERS: dict[str, Callable[[Entry], str]] = {
+    "verdict": lambda entry: entry.verdict,
+    "room": lambda entry: entry.paper.room,
+    "year": lambda entry: str(entry.paper.year),
+    "device": lambda entry: entry.device,
+    "mark": lambda entry: entry.status.mark or "fresh",
+}
 
 
 def _title(entry: Entry) -> str:
@@ -66,10 +72,12 @@ def list_papers(request: Request) -> Response:
         Alternate("/papers.md", "Markdown"),
         Alternate("/log.atom", "Atom"),
     ]
-    page = pages.paged(request, found)
+    choices = {key: sorted({of(entry) for entry in snapshot.entries.values()} - {""}) for key, of in FILTERS.items()}
+    choices |= {"verdict": [*VERDICTS, "proved"], "year": choices["year"][::-1]}
     return pages.render(
-        request, "papers.html", snapshot=snapshot, page=page, asked=asked, verdicts=VERDICTS, alternates=alternates
-    )
+        request, "papers.html", snapshot=snapshot, page=pages.paged(request, found), asked=asked, choices=choices,
+        alternates=alternates,
+    )  # fmt: skip
 
 
 @router.get("/papers.json")
@@ -102,7 +110,11 @@ def list_claims(request: Request) -> Response:
     ]
     page = pages.paged(request, found, 20)
     drawn = [(entry, _claim_views(snapshot, entry)[number - 1]) for entry, number, _, _ in page.items]
-    alternates = [Alternate("/claims.json", "JSON")]
+    alternates = [
+        Alternate("/claims.json", "JSON"),
+        Alternate("/claims.md", "Markdown"),
+        Alternate("/log.atom", "Atom"),
+    ]
     return pages.render(
         request, "claims.html", snapshot=snapshot, page=page, drawn=drawn, asked=asked, verdicts=VERDICTS,
         alternates=alternates,
@@ -121,6 +133,14 @@ def list_claims_json(request: Request) -> Response:
             for i, (claim, judgement) in enumerate(entry.judged, 1)
         ],
     )
+
+
+@router.get("/claims.md")
+def list_claims_markdown(request: Request) -> Response:
+    """All claims as Markdown."""
+    snapshot = pages.library(request).current
+    rows = [(entry, claim) for entry in snapshot.latest for claim in _claim_views(snapshot, entry)]
+    return pages.render(request, "claims.md", rows=rows)
 
 
 @router.get("/verdicts")
@@ -149,7 +169,7 @@ def log(request: Request) -> Response:
     found = all_changes(pages.library(request).current)
     together = [list(group) for _, group in itertools.groupby(found, lambda each: (each.at, each.slug))]
     page = pages.paged(request, together, 20)
-    alternates = [Alternate("/log.json", "JSON"), Alternate("/log.atom", "Atom")]
+    alternates = [Alternate(f"/log.{ending}", name) for ending, name in ENDINGS]
     return pages.render(request, "log.html", page=page, alternates=alternates)
 
 
@@ -158,6 +178,12 @@ def log_json(request: Request) -> Response:
     """The same as JSON."""
     found = all_changes(pages.library(request).current)
     return pages.as_json(request, [{**vars(change), "id": change.id} for change in found])
+
+
+@router.get("/log.md")
+def log_markdown(request: Request) -> Response:
+    """The same as Markdown."""
+    return pages.render(request, "log.md", changes=all_changes(pages.library(request).current))
 
 
 @router.get("/log.atom")
@@ -230,6 +256,7 @@ def _shown(snapshot: Snapshot, entry: Entry) -> dict[str, Any]:
     curves = views.charts(paper.experiments[paper.headline], record)[:HEADLINE_CURVES] if record else []
     return {
         "claims": claims,
+        "scales": views.by_scale(paper),
         "headline": report.headline_view(claims, status.scale),
         "curves": curves,
         "use": [(*part.rsplit(".", 1), address(snapshot, part)) for part in paper.parts],
@@ -245,11 +272,22 @@ def numbers(request: Request, slug: str) -> Response:
     """Every metric, curve, setting and fingerprint of a published measurement."""
     snapshot, entry = _entry(request, slug)
     shown = snapshot.remember(("numbers", slug), lambda: views.experiment_views(entry.paper, entry.status.records))
-    alternates = [Alternate(f"/papers/{slug}.json", "JSON")]
-    return pages.render(
-        request, "numbers.html", entry=entry, paper=entry.paper, experiments=shown, records=entry.status.records,
-        alternates=alternates,
-    )  # fmt: skip
+    ways = [Alternate(f"/papers/{slug}/numbers.{ending}", name) for ending, name in ENDINGS[:2]]
+    return pages.render(request, "numbers.html", entry=entry, paper=entry.paper, experiments=shown, alternates=ways)
+
+
+@router.get("/papers/{slug}/numbers.json")
+def numbers_json(request: Request, slug: str) -> Response:
+    """The records of a published measurement: every metric, curve, setting and fingerprint."""
+    return pages.as_json(request, _entry(request, slug)[1].status.records)
+
+
+@router.get("/papers/{slug}/numbers.md")
+def numbers_markdown(request: Request, slug: str) -> Response:
+    """The metrics as Markdown."""
+    snapshot, entry = _entry(request, slug)
+    shown = snapshot.remember(("numbers", slug), lambda: views.experiment_views(entry.paper, entry.status.records))
+    return pages.render(request, "numbers.md", entry=entry, experiments=shown)
 
 
 @router.get("/papers/{slug}/claims/{number}.svg")

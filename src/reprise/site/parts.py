@@ -165,9 +165,8 @@ def _room(request: Request, room: str) -> tuple[Snapshot, dict[str, Part]]:
 def list_rooms(request: Request) -> Response:
     """All rooms of the library with their parts."""
     snapshot = pages.library(request).current
-    alternates = [Alternate("/parts.json", "JSON")]
     return pages.render(
-        request, "parts.html", snapshot=snapshot, rooms=rooms(), parts=all_parts(snapshot), alternates=alternates
+        request, "parts.html", snapshot=snapshot, rooms=rooms(), parts=all_parts(snapshot), alternates=_forms("/parts")
     )
 
 
@@ -178,13 +177,32 @@ def list_parts_json(request: Request) -> Response:
     return pages.as_json(request, [_data(part) for room in found.values() for part in room.values()])
 
 
+@router.get("/parts.md")
+def list_parts_markdown(request: Request) -> Response:
+    """All parts as Markdown."""
+    return pages.render(request, "parts.md", rooms=rooms(), parts=all_parts(pages.library(request).current))
+
+
+@router.get("/parts/{room}.json")
+def room_json(request: Request, room: str) -> Response:
+    """The parts of a room as JSON."""
+    return pages.as_json(request, [_data(part) for part in _room(request, room)[1].values()])
+
+
+@router.get("/parts/{room}.md")
+def room_markdown(request: Request, room: str) -> Response:
+    """The parts of a room as Markdown."""
+    parts = _room(request, room)[1]
+    return pages.render(request, "parts.md", rooms={room: rooms()[room]}, parts={room: parts})
+
+
 @router.get("/parts/{room}")
 def room_page(request: Request, room: str) -> Response:
     """A room: its parts and its papers."""
     snapshot, parts = _room(request, room)
     return pages.render(
         request, "room.html", room=room, about=rooms()[room], parts=parts, entries=snapshot.rooms.get(room, []),
-        users=_users(snapshot), prose=prose,
+        users=_users(snapshot), prose=prose, alternates=_forms(f"/parts/{room}"),
     )  # fmt: skip
 
 
@@ -199,6 +217,16 @@ def part_json(request: Request, room: str, name: str) -> Response:
     return pages.as_json(request, found)
 
 
+@router.get("/parts/{room}/{name}.md")
+def part_markdown(request: Request, room: str, name: str) -> Response:
+    """A part as Markdown."""
+    snapshot, parts = _room(request, room)
+    if name not in parts:
+        raise HTTPException(404)
+    users = _users(snapshot).get(parts[name].dotted, [])
+    return pages.render(request, "part.md", part=parts[name], entries=users, coded=coded)
+
+
 @router.get("/parts/{room}/{name}")
 def part_page(request: Request, room: str, name: str) -> Response:
     """A part: how it is called, what it does, and what was measured of it."""
@@ -206,8 +234,12 @@ def part_page(request: Request, room: str, name: str) -> Response:
     if name not in parts:
         raise HTTPException(404)
     users = _users(snapshot).get(parts[name].dotted, [])
-    alternates = [Alternate(f"/parts/{room}/{name}.json", "JSON")]
-    return pages.render(request, "part.html", part=parts[name], entries=users, alternates=alternates, prose=prose)
+    forms = _forms(f"/parts/{room}/{name}")
+    return pages.render(request, "part.html", part=parts[name], entries=users, alternates=forms, prose=prose)
+
+
+def _forms(path: str) -> list[Alternate]:
+    return [Alternate(f"{path}.json", "JSON"), Alternate(f"{path}.md", "Markdown")]
 
 
 def _data(part: Part) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
@@ -20,7 +21,7 @@ from reprise.files import home
 from reprise.lab import paper as papers
 from reprise.lab.plan import parse_seeds
 from reprise.lab.runner import duration
-from reprise.site import explainers, pages, views, worker
+from reprise.site import explainers, pages, pictures, views, worker
 from reprise.site.database import DatabaseError, room
 from reprise.site.library import Entry
 from reprise.site.pages import Alternate, Extension
@@ -30,6 +31,7 @@ __all__ = ["EXTENSION"]
 
 router = APIRouter()
 router.include_router(explainers.router)
+router.include_router(pictures.router)
 LARGEST_SEED = 1_000_000
 MOST_SEEDS = 50
 STREAMS = 40  # that are open at one time
@@ -69,13 +71,42 @@ def list_runs(request: Request) -> Response:
     """Every run that was started from the page."""
     page = pages.paged(request, _queue(request).all())
     entries = pages.library(request).current.entries
-    return pages.render(request, "runs.html", page=page, entries=entries, alternates=[Alternate("/runs.json", "JSON")])
+    return pages.render(request, "runs.html", page=page, entries=entries, alternates=_forms("/runs"))
+
+
+def _forms(path: str) -> list[Alternate]:
+    return [Alternate(f"{path}.json", "JSON"), Alternate(f"{path}.md", "Markdown"), Alternate(f"{path}.atom", "Atom")]
 
 
 @router.get("/runs.json")
 def list_runs_json(request: Request) -> Response:
     """The same as JSON."""
     return pages.as_json(request, [vars(run) for run in _queue(request).all()])
+
+
+@router.get("/runs.md")
+def list_runs_markdown(request: Request) -> Response:
+    """The same as Markdown."""
+    return pages.render(request, "runs.md", runs=_queue(request).all())
+
+
+@router.get("/runs.atom")
+def list_runs_atom(request: Request) -> Response:
+    """The same as a feed."""
+    rows = [row for run in _queue(request).all()[:50] for row in _states(run)]
+    return pages.atom(request, "reprise: runs", "/runs", sorted(rows, key=lambda row: row["updated"], reverse=True))
+
+
+def _states(run: Run) -> list[dict[str, str]]:
+    """What happened to a run and when, as entries of a feed, the newest first."""
+    times = {run.state if run.over else "": run.ended, "running": run.started, "queued": run.created}
+    what = f"{run.slug}, {run.scale} scale, {f'seeds {run.seeds}' if run.seeds else 'all seeds'}"
+    return [
+        {"id": f"runs/{run.id}/{run.created}/{state}", "title": f"Run {run.id}, {run.slug}: {state}", "updated": at,
+         "path": f"/runs/{run.id}", "summary": f"{what}. {run.message if state == run.state else ''}".strip()}
+        for state, at in times.items()
+        if at
+    ]  # fmt: skip
 
 
 @router.get("/runs/new")
@@ -164,12 +195,24 @@ def run_json(request: Request, number: int) -> Response:
     )  # fmt: skip
 
 
+@router.get("/runs/{number}.md")
+def run_markdown(request: Request, number: int) -> Response:
+    """A run with its claims as Markdown."""
+    return pages.render(request, "run.md", **_shown(request, *_find(request, number)))
+
+
+@router.get("/runs/{number}.atom")
+def run_atom(request: Request, number: int) -> Response:
+    """What happened to a run, as a feed: to be told when it has ended."""
+    run, _ = _find(request, number)
+    return pages.atom(request, f"reprise: run {number} of {run.slug}", f"/runs/{number}", _states(run))
+
+
 @router.get("/runs/{number}")
 def run_page(request: Request, number: int) -> Response:
     """A run: how far it is, its curves, and its numbers beside the published ones."""
     run, entry = _find(request, number)
-    alternates = [Alternate(f"/runs/{number}.json", "JSON")]
-    return pages.render(request, "run.html", alternates=alternates, **_shown(request, run, entry))
+    return pages.render(request, "run.html", alternates=_forms(f"/runs/{number}"), **_shown(request, run, entry))
 
 
 @router.get("/runs/{number}/live")
@@ -361,6 +404,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await task
 
 
+def _section(request: Request, slug: str) -> Markup:
+    """What trials have left on this machine, for the page of their paper."""
+    return explainers.section(request, slug) + pictures.section(request, slug)
+
+
 EXTENSION = Extension(
-    router, nav=(("Runs", "/runs"),), lifespan=_lifespan, private=("/runs", "/runs.json"), paper=explainers.section
+    router,
+    nav=(("Runs", "/runs"),),
+    lifespan=_lifespan,
+    private=("/runs", "/runs.json", "/runs.md", "/runs.atom"),
+    paper=_section,
 )

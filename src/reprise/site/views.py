@@ -9,14 +9,23 @@ from typing import Any
 from markupsafe import Markup
 
 from reprise.lab import report, results, svg, words
-from reprise.lab.paper import Claim, Experiment, Paper
+from reprise.lab.paper import SCALES, Claim, Experiment, Paper
 from reprise.lab.results import Record, Results
 from reprise.lab.svg import Axis, Series
 from reprise.lab.verdict import Judgement
 from reprise.lab.words import number
 from reprise.site.library import Entry
 
-__all__ = ["charts", "claim_data", "claim_views", "compared_strips", "experiment_views", "paper_data", "printed"]
+__all__ = [
+    "by_scale",
+    "charts",
+    "claim_data",
+    "claim_views",
+    "compared_strips",
+    "experiment_views",
+    "paper_data",
+    "printed",
+]
 
 ROWS = 6  # of the table beside a chart
 PRINTED = re.compile(r"(\d+(?:\.\d+)?) ?(%?) against (\d+(?:\.\d+)?) ?(%?)(?: of (\d+))?")
@@ -87,6 +96,28 @@ def compared_strips(
     ticks = svg.drawing("strip", 20, "axis", svg.x_ticks(axis, 0, mark))
     label = Markup('<p class="axis"><span>{}</span> <strong>as claimed →</strong></p>')
     return shown, ticks + label.format(words.compared(claim, experiments))
+
+
+def by_scale(paper: Paper) -> list[dict[str, Any]]:
+    """For each claim the effect against scale: what was published at each, and what the paper printed, on one axis.
+
+    A claim of which there is only one such number has no rows.
+    """
+    everything = results.published(paper)
+    judged = {}
+    for scale in SCALES:
+        records = {
+            name: each[scale] for name, each in everything.items() if scale in each and name in paper.experiments
+        }
+        if records:
+            judged[scale] = results.judge_all(paper, records)
+    shown = []
+    for i, claim in enumerate(paper.claims):
+        measured = {f"ours, {scale} scale": each[i] for scale, each in judged.items() if each[i].mean is not None}
+        rows, axis = compared_strips(claim, paper.experiments, measured)
+        several = len(measured) > 1 or printed(claim, paper.experiments) is not None
+        shown.append({"rows": rows, "axis": axis} if several else {"rows": [], "axis": ""})
+    return shown
 
 
 def _ends(axis: Axis) -> tuple[float, float]:

@@ -84,7 +84,16 @@ def sources(request: Request) -> Response:
     return pages.render(
         request, "sources.html", states=days.source_states(made.database, made.clock()), checks=checks,
         title_of=days.title_of, moment=days.moment, trouble=_trouble(made) if made.trouble else "",
+        alternates=[Alternate("/feed/sources.json", "JSON")],
     )  # fmt: skip
+
+
+@router.get("/feed/sources.json")
+def sources_json(request: Request) -> Response:
+    """The same as JSON."""
+    made = index.of(request.app)
+    states = [vars(state) for state in days.source_states(made.database, made.clock())]
+    return pages.as_json(request, {"trouble": made.trouble, "sources": states})
 
 
 @router.get("/feed/today")
