@@ -35,6 +35,7 @@ SAMPLE = 20_000  # texts of the feed that a model is fitted to, the latest
 GROWTH = 1.33
 NEAR = 0.2, 0.45  # cosine below which nothing is near: in itself, and as a share of the best
 ROUND = 4000  # texts that are embedded in one transaction
+READ = 50_000  # vectors that are read at one time
 Vector = NDArray[np.float32]
 
 
@@ -161,9 +162,11 @@ class Vectors:
             active: Embedder | None = self.embedder or self.model
             if active is None:
                 return
-            while self._add_missing(active):
+            last: int | None = -1
+            while last is not None:
+                last = self._add_missing(active, last)
+            while self._read(active.name):
                 pass
-            self._read(active.name)
 
     def near(self, query: str, count: int) -> list[tuple[int, float]]:
         """The numbers of the nearest texts and their cosines, best first."""
@@ -204,9 +207,9 @@ class Vectors:
             if self.model is not None and self.model.name == row["name"]:
                 return self.model
             return Lsa.load(row["name"], self.database.value("SELECT data FROM models WHERE name = ?", row["name"]))
-        sample = self.database.rows(
-            "SELECT title, body FROM texts ORDER BY number >= ? DESC, number DESC LIMIT ?", LIBRARY, SAMPLE
-        )
+        query = "SELECT title, body FROM texts WHERE number {} ? ORDER BY number DESC LIMIT ?"
+        sample = self.database.rows(query.format(">="), LIBRARY, SAMPLE)
+        sample += self.database.rows(query.format("<"), LIBRARY, SAMPLE - len(sample))
         if len(sample) < 3:
             return None
         model = Lsa.fit([f"{title} {title} {body}" for title, body in sample])
@@ -215,28 +218,32 @@ class Vectors:
             connection.execute("INSERT INTO models VALUES (?, ?, ?, ?)", (model.name, time.time(), count, model.save()))
         return model
 
-    def _add_missing(self, active: Embedder) -> bool:
-        """Embed some texts that have no vector of this kind; whether there may be more."""
+    def _add_missing(self, active: Embedder, after: int) -> int | None:
+        """Embed the next texts after a number that lack a vector of this kind; the last one if there may be more."""
         missing = self.database.rows(
             "SELECT texts.number, title, body FROM texts LEFT JOIN vectors ON vectors.text = texts.number"
-            " AND vectors.model = ? WHERE vectors.text IS NULL LIMIT ?",
+            " AND vectors.model = ? WHERE vectors.text IS NULL AND texts.number > ? ORDER BY texts.number LIMIT ?",
             active.name,
+            after,
             ROUND,
         )
         if not missing:
-            return False
+            return None
         rows = active.embed([f"{row['title']} {row['title']} {row['body']}" for row in missing]).astype(np.float32)
         values = [(row["number"], active.name, vector.tobytes()) for row, vector in zip(missing, rows, strict=True)]
         with self.database.write() as connection:
             connection.executemany("INSERT OR REPLACE INTO vectors (text, model, vector) VALUES (?, ?, ?)", values)
-        return len(missing) == ROUND
+        return int(missing[-1]["number"]) if len(missing) == ROUND else None
 
-    def _read(self, name: str) -> None:
-        """Take what other rounds or processes have added into the matrix."""
+    def _read(self, name: str) -> bool:
+        """Take some of what other rounds or processes have added into the matrix; whether there may be more."""
         if name != self._name:
             self._at, self._used, self._last = {}, 0, 0
         fresh: list[Any] = self.database.rows(
-            "SELECT place, text, vector FROM vectors WHERE model = ? AND place > ? ORDER BY place", name, self._last
+            "SELECT place, text, vector FROM vectors WHERE model = ? AND place > ? ORDER BY place LIMIT ?",
+            name,
+            self._last,
+            READ,
         )
         if fresh:
             size = len(fresh[0]["vector"]) // 4
@@ -247,6 +254,7 @@ class Vectors:
                 self._used = max(self._used, place + 1)
             self._last = fresh[-1]["place"]
         self._name = name
+        return len(fresh) == READ
 
     def _grow(self, need: int, size: int) -> None:
         if self._used == 0 or self._rows.shape[1] != size:
