@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 
 __all__ = ["Experts", "FusedExperts"]
 
-ROWS = 256  # of a block; 128 to 512 are alike
+ROWS = 384  # of a block; 256 to 512 are alike
+silu, silu_backward = torch.ops.aten.silu, torch.ops.aten.silu_backward  # with a place for the result
 
 
 class Experts(nn.Module):
@@ -146,67 +146,69 @@ class _Grouped(torch.autograd.Function):
         order = chosen.argsort(stable=True)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        rows = order // index.shape[1]
-        blocks = _blocks(chosen.bincount(minlength=len(weight_in)).tolist())
+        rows, back = order // index.shape[1], back.view_as(index)
+        experts, sizes = _blocks(chosen.bincount(minlength=len(weight_in)).tolist())
 
         inputs = x.index_select(0, rows)
         both = x.new_empty(len(order), weight_in.shape[1])
-        hidden, outputs = x.new_empty(len(order), weight_out.shape[1]), torch.empty_like(inputs)
-        dropped, factor = _dropped(hidden, dropout)
-        for n, block in blocks:
-            torch.addmm(bias_in[n], inputs[block], weight_in[n].T, out=both[block])
-            value, gate = both[block].chunk(2, 1)
-            torch.sigmoid(gate, out=hidden[block]).mul_(gate).mul_(value)
-            if dropped is not None:
-                hidden[block].masked_fill_(dropped[block], 0.0)
-            torch.mm(hidden[block], weight_out[n], out=outputs[block])
-        scale = (factor * weights).flatten().index_select(0, order)[:, None]
-        ctx.save_for_backward(inputs, both, hidden, dropped, outputs, scale, rows, back, weight_in, weight_out)
-        ctx.blocks, ctx.k, ctx.factor = blocks, index.shape[1], factor
-        return _add_up(outputs * scale, back, ctx.k)
+        hidden, outputs = x.new_empty(max(sizes, default=0), weight_out.shape[1]), torch.empty_like(inputs)
+        dropped, factor = _dropped((len(order), hidden.shape[1]), dropout, x.device)
+        up, bias, down = weight_in.mT.unbind(), bias_in.unbind(), weight_out.unbind()
+        zeroed: Any = [None] * len(sizes) if dropped is None else dropped.split(sizes)
+        halves = zip(*(half.split(sizes) for half in both.chunk(2, 1)), strict=True)
+        parts = zip(*(tensor.split(sizes) for tensor in (inputs, both, outputs)), strict=True)
+        for n, (x_n, both_n, output), (value, gate), zero in zip(experts, parts, halves, zeroed, strict=True):
+            torch.addmm(bias[n], x_n, up[n], out=both_n)
+            hidden_n = hidden[: len(x_n)]
+            silu(gate, out=hidden_n).mul_(value)
+            if zero is not None:
+                hidden_n.masked_fill_(zero, 0.0)
+            torch.mm(hidden_n, down[n], out=output)
+        weights = factor * weights
+        ctx.save_for_backward(inputs, both, dropped, outputs, weights, order, rows, back, weight_in, weight_out)
+        ctx.experts, ctx.sizes, ctx.factor = experts, sizes, factor
+        return F.embedding_bag(back, outputs, mode="sum", per_sample_weights=weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, both, hidden, dropped, outputs, scale, rows, back, weight_in, weight_out = ctx.saved_tensors
+        inputs, both, dropped, outputs, weights, order, rows, back, weight_in, weight_out = ctx.saved_tensors
         d_outputs = dy.index_select(0, rows)
-        d_weights = ctx.factor * (d_outputs * outputs).sum(1).index_select(0, back).view(-1, ctx.k)
-        d_outputs.mul_(scale)
+        d_weights = ctx.factor * torch.linalg.vecdot(d_outputs, outputs).take(back)
+        d_outputs.mul_(weights.take(order)[:, None])
 
-        d_inputs, d_bias = torch.empty_like(inputs), torch.zeros_like(weight_in[..., 0])
+        d_inputs, d_both = torch.empty_like(inputs), torch.empty_like(both[: max(ctx.sizes, default=0)])
+        d_bias = torch.zeros_like(weight_in[..., 0])
         d_weight_in, d_weight_out = torch.zeros_like(weight_in), torch.zeros_like(weight_out)
-        for n, block in ctx.blocks:
-            d_output = d_outputs[block]
-            d_weight_out[n].addmm_(hidden[block].T, d_output)
-            d_hidden = d_output @ weight_out[n].T
-            if dropped is not None:
-                d_hidden.masked_fill_(dropped[block], 0.0)
-            value, gate = both[block].chunk(2, 1)
-            sigmoid = gate.sigmoid()
-            swish = gate * sigmoid
-            d_both = torch.empty_like(both[block])
-            d_value, d_gate = d_both.chunk(2, 1)
+        up, down = weight_in.unbind(), weight_out.mT.unbind()
+        d_up, d_b, d_down = d_weight_in.unbind(), d_bias.unbind(), d_weight_out.unbind()
+        zeroed: Any = [None] * len(ctx.sizes) if dropped is None else dropped.split(ctx.sizes)
+        halves = zip(*(half.split(ctx.sizes) for half in both.chunk(2, 1)), strict=True)
+        parts = zip(*(tensor.split(ctx.sizes) for tensor in (inputs, d_outputs, d_inputs)), strict=True)
+        for n, (x_n, d_output, d_x), (value, gate), zero in zip(ctx.experts, parts, halves, zeroed, strict=True):
+            d_block = d_both[: len(x_n)]
+            d_value, d_gate = d_block.chunk(2, 1)
+            d_hidden, swish = d_output @ down[n], F.silu(gate)
+            if zero is not None:
+                d_hidden.masked_fill_(zero, 0.0)
+                swish.masked_fill_(zero, 0.0)
             torch.mul(d_hidden, swish, out=d_value)
-            torch.mul(swish, 1 - sigmoid, out=d_gate).add_(sigmoid).mul_(d_hidden).mul_(
-                value
-            )  # SiLU' = s + SiLU (1 - s)
-            torch.mm(d_both, weight_in[n], out=d_inputs[block])
-            d_weight_in[n].addmm_(d_both.T, inputs[block])
-            d_bias[n].add_(d_both.sum(0))
-        return _add_up(d_inputs, back, ctx.k), None, d_weights, d_weight_in, d_bias, d_weight_out, None
+            silu_backward(d_hidden.mul_(value), gate, grad_input=d_gate)
+            d_down[n].addmm_(swish.mul_(value).T, d_output)
+            torch.mm(d_block, up[n], out=d_x)
+            d_up[n].addmm_(d_block.T, x_n)
+            d_b[n].add_(d_block.sum(0))
+        return F.embedding_bag(back, d_inputs, mode="sum"), None, d_weights, d_weight_in, d_bias, d_weight_out, None
 
 
-def _blocks(counts: list[int]) -> list[tuple[int, slice]]:
-    """Rows of each expert in pieces of at most ``ROWS``."""
-    starts = [0, *accumulate(counts)]
-    return [
-        (n, slice(row, min(row + ROWS, starts[n + 1])))
-        for n, first in enumerate(starts[:-1])
-        for row in range(first, starts[n + 1], ROWS)
-    ]
+def _blocks(counts: list[int]) -> tuple[list[int], list[int]]:
+    """Rows of each expert in even pieces of at most ``ROWS``: whose each piece is, and how long."""
+    pieces = [(n, math.ceil(count / ROWS)) for n, count in enumerate(counts)]
+    experts = [n for n, number in pieces for _ in range(number)]
+    return experts, [(counts[n] + i) // number for n, number in pieces for i in range(number)]
 
 
-def _dropped(hidden: Tensor, rate: float) -> tuple[Tensor | None, float]:
+def _dropped(shape: tuple[int, int], rate: float, device: torch.device) -> tuple[Tensor | None, float]:
     """Which hidden units are zeroed, and by what the others are multiplied; None and 1 without dropout.
 
     Sixteen random bits a unit, at a fraction of what PyTorch's generator takes on a CPU; rates are met to 1 in 65,536.
@@ -214,14 +216,9 @@ def _dropped(hidden: Tensor, rate: float) -> tuple[Tensor | None, float]:
     if not rate:
         return None, 1.0
     zeroed = round(rate * 2**16)
-    if hidden.device.type == "cpu":
-        bits = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw(-(-hidden.numel() // 4))
-        draws = torch.from_numpy(bits.view(np.int16))[: hidden.numel()].view(hidden.shape)
+    if device.type == "cpu":
+        bits = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw(-(-math.prod(shape) // 4))
+        draws = torch.from_numpy(bits.view(np.int16))[: math.prod(shape)].view(shape)
     else:
-        draws = torch.randint(-(2**15), 2**15, hidden.shape, dtype=torch.int16, device=hidden.device)
+        draws = torch.randint(-(2**15), 2**15, shape, dtype=torch.int16, device=device)
     return draws < zeroed - 2**15, 2**16 / (2**16 - zeroed)
-
-
-def _add_up(pairs: Tensor, back: Tensor, k: int) -> Tensor:
-    """Rows of sorted pairs, k for each token, to the sum of each token's."""
-    return pairs.index_select(0, back).view(-1, k, pairs.shape[1]).sum(1)
