@@ -36,7 +36,8 @@ def draw(results: Any) -> Figure:
     tasks, levels = results.cells("success"), results.cells("score_loss")
     success, loss = rows["numbers"].subplots(1, 2, width_ratios=(1.6, 1))
     _dots(success, results, "success", tasks)
-    success.set_xticks(range(len(tasks)), tasks, rotation=35, ha="right", fontsize="small")
+    slanted = {"rotation": 35, "ha": "right", "fontsize": "small"} if len(tasks) > 5 else {}
+    success.set_xticks(range(len(tasks)), tasks, **slanted)
     success.set(
         ylim=(-0.02, 1.02), ylabel="success (share)", title="Success by task: one dot per seed, a bar at the mean"
     )
