@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from reprise.envs.push_t import BOARD, draw_boards
+from reprise.papers.figures import dots
 
 COLOURS = {"carp": "#1f77b4", "diffusion": "#d95f02", "per_step": "#2ca02c"}
 NAMES = {"carp": "CARP", "diffusion": "Diffusion Policy", "per_step": "step by step"}
@@ -79,25 +79,19 @@ def _coverage(axes: Axes, results: Any) -> None:
         if results.values(arm, "coverage", cell)
     ]
     for x, (arm, cell) in enumerate(columns):
-        _dots(axes, x, list(results.values(arm, "coverage", cell).values()), COLOURS[arm])
+        dots(axes, x, results.values(arm, "coverage", cell).values(), COLOURS[arm], width=0.25)
     axes.set_xticks(range(len(columns)), [f"{NAMES[arm]}\n{cell}" for arm, cell in columns], fontsize="small")
     axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set(title="Largest share of the mark covered", ylabel="coverage / 0.95, mean of boards")
 
 
 def _reconstruction(axes: Axes, results: Any) -> None:
     cells = results.cells("reconstruction")
     for x, cell in enumerate(cells):
-        _dots(axes, x, list(results.values("carp", "reconstruction", cell).values()), COLOURS["carp"])
+        dots(axes, x, results.values("carp", "reconstruction", cell).values(), COLOURS["carp"], width=0.25)
     axes.set_xticks(range(len(cells)), [f"1-{cell}" if cell != "1" else "1" for cell in cells])
     axes.set(
         yscale="log", title="Error of the codes", xlabel="scales in use", ylabel="mean squared error, actions in -1..1"
     )
-
-
-def _dots(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
-    """One dot per seed and a bar at the mean."""
-    spread = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(len(values))
-    axes.plot(x + spread, values, "o", color=colour, markersize=4, alpha=0.75)
-    axes.hlines(float(np.mean(values)), x - 0.25, x + 0.25, color=colour, linewidth=2)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reprise.envs.maniskill import make_world, run_expert
+from reprise.papers.figures import dots
 
 FILMS = (("PickCube", 3), ("PegInsertionSide", 0))  # families and episodes
 COLOURS = ("#d95f02", "#1f77b4", "#1b9e77")
@@ -40,7 +40,7 @@ def draw_conversion(results: Any) -> Figure:
     for number, family in enumerate(results.cells("success")):
         for x, arm in enumerate(arms):
             values = list(results.values(arm, "success", family).values())
-            _dots(axes, x + 0.24 * (number - 0.5), values, COLOURS[number], family if x == 0 else None)
+            dots(axes, x + 0.24 * (number - 0.5), values, COLOURS[number], width=0.08, label=family if x == 0 else None)
     axes.axhline(0.95, color="0.6", linewidth=0.8, linestyle=":")
     axes.text(len(arms) - 0.6, 0.94, "0.95", ha="left", va="top", color="0.5", fontsize="small")
     axes.set_xticks(range(len(arms)), [arm.replace("_", " ") for arm in arms], rotation=20, ha="right")
@@ -65,7 +65,8 @@ def draw_generalisation(results: Any) -> Figure:
             means = []
             for x, arm in enumerate(arms):
                 values = list(results.values(arm, metric, cell).values())
-                _dots(axes, x + 0.1 * (number - 0.5), values, COLOURS[number], f"objects {what}" if x == 0 else None)
+                label = f"objects {what}" if x == 0 else None
+                dots(axes, x + 0.1 * (number - 0.5), values, COLOURS[number], width=0.08, label=label)
                 means.append(np.mean(values))
             axes.plot(np.arange(len(arms)) + 0.1 * (number - 0.5), means, color=COLOURS[number], linewidth=1, alpha=0.6)
         axes.set_xticks(range(len(arms)), [results.arms[arm].what.replace(", ", ",\n") for arm in arms])
@@ -75,9 +76,3 @@ def draw_generalisation(results: Any) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
-
-
-def _dots(axes: Axes, x: float, values: list[float], colour: str, label: str | None) -> None:
-    spread = np.linspace(-0.04, 0.04, len(values)) if len(values) > 1 else [0.0]
-    axes.plot(x + np.asarray(spread), values, "o", color=colour, markersize=5, alpha=0.75, label=label)
-    axes.hlines(np.mean(values), x - 0.08, x + 0.08, color=colour, linewidth=2)

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from reprise.papers.figures import dots
+
 __all__ = ["draw", "strip"]
 
 COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd")  # by arm
@@ -67,11 +69,8 @@ def _dots(axes: Axes, results: Any, metric: str, cells: Sequence[str]) -> None:
         shift = 0.36 * (i - (len(results.arms) - 1) / 2)
         colour = COLOURS[i % len(COLOURS)]
         for x, cell in enumerate(cells):
-            values = list(results.values(name, metric, cell).values())
-            spread = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
-            label = arm.what if x == 0 else None
-            axes.plot(x + shift + spread, values, "o", color=colour, markersize=4, alpha=0.75, label=label)
-            axes.hlines(np.mean(values), x + shift - 0.16, x + shift + 0.16, color=colour, linewidth=2)
+            values = results.values(name, metric, cell).values()
+            dots(axes, x + shift, values, colour, width=0.16, label=arm.what if x == 0 else None)
     axes.set_xlim(-0.6, len(cells) - 0.4)
     axes.spines[["top", "right"]].set_visible(False)
 
