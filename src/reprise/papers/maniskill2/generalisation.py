@@ -1,8 +1,9 @@
 """Does a policy learned from many objects pick up objects that it never saw, where one learned from few does not?
 
-Experts pick generated objects; their demonstrations are converted to poses of the hand, and a network learns actions
-from states. Both arms have as many demonstrations, from few objects or from many. Beside success, which asks for the
-object at its goal and at rest, it is counted how often the object was lifted at all.
+Experts pick generated objects; their demonstrations are followed by poses of the hand, without pauses and under
+disturbances, and a network learns the actions that lead back from states. Both arms have as many demonstrations, from
+few objects or from many. Beside success, which asks for the object at its goal and at rest, it is counted how often the
+object was lifted at all.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprise.data import Normalizer
-from reprise.envs.maniskill import FAMILIES, Demonstrations, convert, demonstrate, evaluate
+from reprise.envs.maniskill import FAMILIES, Demonstrations, demonstrate, evaluate
+from reprise.envs.maniskill.disturbance import disturb
 from reprise.papers.maniskill2.pictures import draw_generalisation
 from reprise.training import fit
 
-FAMILY, CONTROL_MODE = "PickSingle", "pd_ee_target_delta_pose"
+FAMILY, CONTROL_MODE = "PickSingle", "pd_ee_delta_pose_align"
 WORST = ("success[train]", "success[held-out]", "lifted[train]", "lifted[held-out]")
 
 
@@ -30,21 +32,26 @@ WORST = ("success[train]", "success[held-out]", "lifted[train]", "lifted[held-ou
 class Settings:
     objects: int = 20  # that demonstrations are of
     demonstrations: int = 200  # in all, spread evenly over the objects
+    copies: int = 2  # how often each is followed, with other disturbances
+    chance: float = 0.3  # of a disturbance in a step
+    size: float = 0.1  # its standard deviation, of the largest action
     widths: tuple[int, ...] = (256, 256, 256)  # of the hidden layers
-    steps: int = 6_000  # optimiser steps
+    steps: int = 10_000  # optimiser steps
     batch_size: int = 256  # states per step
     learning_rate: float = 1e-3  # peak of Adam: 2 % linear warm-up, then cosine to zero
     episodes: int = 100  # on training objects, and as many on held-out ones
-    max_steps: int = 120  # of an episode; experts need about 65
+    max_steps: int = 150  # of an episode; experts need about 45 without pauses
 
 
 def measure(trial: Any) -> dict[str, float]:
-    """Demonstrate, convert, clone, and count successes on both kinds of objects."""
+    """Demonstrate, follow, clone, and count successes on both kinds of objects."""
     s = trial.settings
     rng = np.random.default_rng(trial.seed)
     kinds = {name: rng.permutation(list(ids)) for name, ids in FAMILIES[FAMILY].objects.items()}
     known = kinds["train"][: s.objects]
-    demonstrations = convert(_demonstrate(known, s.demonstrations, rng), CONTROL_MODE, obs_mode="state")
+    demonstrations = disturb(
+        _demonstrate(known, s.demonstrations, rng), CONTROL_MODE, rng, copies=s.copies, chance=s.chance, size=s.size
+    )
     trial.progress(1, 4)
     policy = _clone(demonstrations, trial)
     trial.progress(2, 4)
@@ -86,8 +93,20 @@ def _demonstrate(ids: np.ndarray, count: int, rng: np.random.Generator) -> Demon
     return Demonstrations(FAMILY, {}, kept, "pd_joint_pos")
 
 
+class Unscaled(nn.Module):
+    """The last layer: from standardised actions to actions."""
+
+    def __init__(self, scale: Normalizer) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, actions: torch.Tensor) -> torch.Tensor:
+        """(B, A) to (B, A)."""
+        return self.scale.inverse(actions)
+
+
 def _clone(demonstrations: Demonstrations, trial: Any) -> nn.Module | None:
-    """A network from standardised states to actions, by mean squared error; None if its training diverged."""
+    """A network from states to actions, both standardised, by mean squared error; None if its training diverged."""
     s = trial.settings
     states = torch.from_numpy(np.concatenate([t.obs["state"][:-1] for t in demonstrations.trajectories]))
     actions = torch.from_numpy(np.concatenate([t.actions for t in demonstrations.trajectories]))
@@ -96,10 +115,11 @@ def _clone(demonstrations: Demonstrations, trial: Any) -> nn.Module | None:
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     policy = nn.Sequential(*layers, nn.Linear(sizes[-1], actions.shape[1])).to(trial.device)
+    scale = Normalizer.standard(actions)  # fingers move by far more than the hand
     history = fit(
         policy,
         states,
-        actions,
+        scale(actions),
         loss=F.mse_loss,
         steps=s.steps,
         batch_size=min(s.batch_size, len(states)),
@@ -110,7 +130,7 @@ def _clone(demonstrations: Demonstrations, trial: Any) -> nn.Module | None:
         diverged="stop",
     )
     trial.count(updates=history.steps, states=len(states), demonstrations=len(demonstrations.trajectories))
-    return policy if history.diverged_at is None else None
+    return nn.Sequential(policy, Unscaled(scale)).to(trial.device) if history.diverged_at is None else None
 
 
 def figure(results: Any) -> Figure:
