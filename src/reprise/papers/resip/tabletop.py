@@ -28,8 +28,7 @@ class Settings:
     width: int = 128  # of all networks
     max_steps: int = 60  # of an episode; demonstrators need about 25
     num_envs: int = 32  # environments
-    scale: float = 0.2  # of corrections; 0.1 as published
-    iterations: int = 100  # of PPO
+    iterations: int = 150  # of PPO
     n_steps: int = 60  # steps in each environment between updates: an episode at most
     n_epochs: int = 10  # passes over these
     batch_size: int = 480  # transitions per update
@@ -56,7 +55,7 @@ def measure(trial: Any) -> dict[str, float]:
     s = trial.settings
     if not s.residual:
         return {"success": success(ChunkedPolicy(trial.shared, EXECUTE), trial)}
-    policy = ResidualPolicy(trial.shared, 16, 4, execute=EXECUTE, scale=s.scale, hidden=(s.width,) * 2)
+    policy = ResidualPolicy(trial.shared, 16, 4, execute=EXECUTE, hidden=(s.width,) * 2)
 
     def watch(step: int, total: int, values: dict[str, float]) -> None:
         trial.progress(step, total)
