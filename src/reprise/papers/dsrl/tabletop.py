@@ -29,14 +29,14 @@ class Settings:
     max_steps: int = 60  # of an episode; demonstrators need about 25
     num_envs: int = 16  # environments
     warm_up: int = 60  # chunks in each before learning
-    chunks: int = 300  # and after
+    chunks: int = 200  # and after
     utd: int = 10  # updates after each chunk of all environments
     distill_steps: int = 20  # after those
     batch_size: int = 128  # transitions per update
     noise_bound: float = 1.5  # b
     learning_rate: float = 1e-3  # of actor, critics and temperature; 3e-4 as published
     temperature: float = 0.005  # at first; 1 as published
-    every: int = 100  # chunks between evaluations
+    every: int = 50  # chunks between evaluations
     episodes: int = 200  # of an evaluation
 
 
