@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-__all__ = ["dots"]
+__all__ = ["dots", "draw_learning"]
 
 
 def dots(
@@ -33,3 +34,28 @@ def dots(
     points = (values, places) if flat else (places, values)
     axes.plot(*points, **{"marker": "o", "linestyle": "", "color": colour, "markersize": 4, "alpha": 0.75, **style})
     (axes.vlines if flat else axes.hlines)(float(np.mean(values)), place - width, place + width, colour, linewidth=2)
+
+
+def draw_learning(results: Any, metric: str, curve: str, unit: str) -> Figure:
+    """How every arm ends, and how it comes there.
+
+    Args:
+        results: of an experiment.
+        metric: a share; left, a dot per seed.
+        curve: by environment steps; right, a line per seed.
+        unit: of both.
+    """
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for x, arm in enumerate(results.arms):
+        dots(left, x, results.values(arm, metric).values(), f"C{x}")
+        for points in results.curve(arm, curve).values():
+            right.plot(*np.transpose(points), color=f"C{x}", linewidth=1, alpha=0.7)
+    left.set_xticks(range(len(results.arms)), [arm.what for arm in results.arms.values()])
+    left.set(xlim=(-0.5, len(results.arms) - 0.5), ylim=(-0.02, 1.02), ylabel=f"{metric} ({unit})")
+    left.set_title("In the end: a dot per seed, a bar at the mean", fontsize="medium")
+    right.set(ylim=(-0.02, 1.02), xlabel="environment steps", ylabel=f"{curve} ({unit})")
+    right.set_title("Learning: a line per seed", fontsize="medium")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

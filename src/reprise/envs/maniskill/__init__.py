@@ -5,6 +5,7 @@ Source: Gu et al., ManiSkill2: A Unified Benchmark for Generalizable Manipulatio
 
 from reprise.envs.maniskill.controllers import CombinedController, Controller, control_modes, make_controller
 from reprise.envs.maniskill.conversion import CONVERTIBLE, convert
+from reprise.envs.maniskill.disturbance import disturb
 from reprise.envs.maniskill.env import ManiSkillWorld, evaluation_episodes, make_task, make_world
 from reprise.envs.maniskill.evaluation import evaluate
 from reprise.envs.maniskill.experts import EXPERTS, run_expert
@@ -38,6 +39,7 @@ __all__ = [
     "control_modes",
     "convert",
     "demonstrate",
+    "disturb",
     "evaluate",
     "evaluation_episodes",
     "forward_kinematics",

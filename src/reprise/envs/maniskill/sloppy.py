@@ -89,7 +89,7 @@ def sloppy_demonstrations(
             running[i].append((observation[i], actions[i]))
         closed = np.where(there | (closed > 0), closed + 1, 0)
         observation, _, terminated, truncated, _ = env.step(actions)
-        for i in np.flatnonzero(terminated | truncated):
+        for i in np.flatnonzero(terminated | truncated).tolist():
             if terminated[i] or failures:
                 states, done = (np.stack(part) for part in zip(*running[i], strict=True))
                 kept.append({"observations": {"state": states}, "actions": done})

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from reprise.envs.maniskill.sloppy import CubeInHand, sloppy_demonstrations
+from reprise.papers.figures import draw_learning
 from reprise.policies import DSRL, ChunkedPolicy, DiffusionPolicy, evaluate
 from reprise.training import Diverged
 
@@ -87,18 +87,5 @@ def success(policy: Any, trial: Any) -> float:
 
 
 def figure(results: Any) -> Figure:
-    """Success by arm, a dot per seed, and how it grows with experience, a line per seed."""
-    chart = Figure(figsize=(9.6, 3.8), layout="constrained")
-    left, right = chart.subplots(1, 2)
-    for x, arm in enumerate(results.arms):
-        values = list(results.values(arm, "success").values())
-        left.plot(np.full(len(values), x), values, "o", color=f"C{x}", alpha=0.75)
-        left.hlines(np.mean(values), x - 0.2, x + 0.2, color=f"C{x}", linewidth=2)
-        for curve in results.curve(arm, "success").values():
-            right.plot(*np.transpose(curve), color=f"C{x}", linewidth=1, alpha=0.7)
-    left.set_xticks(range(len(results.arms)), [results.arms[arm].what for arm in results.arms])
-    left.set(xlim=(-0.5, len(results.arms) - 0.5), ylim=(-0.02, 1.02), ylabel="success (share of episodes)")
-    left.set_title("In the end: a dot per seed, a bar at the mean", fontsize="medium")
-    right.set(ylim=(-0.02, 1.02), xlabel="environment steps", ylabel="success (share of episodes)")
-    right.set_title("Learning: a line per seed", fontsize="medium")
-    return chart
+    """Success by arm, and how it grows with experience."""
+    return draw_learning(results, "success", "success", "share of episodes")

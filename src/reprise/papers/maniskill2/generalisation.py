@@ -19,8 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprise.data import Normalizer
-from reprise.envs.maniskill import FAMILIES, Demonstrations, demonstrate, evaluate
-from reprise.envs.maniskill.disturbance import disturb
+from reprise.envs.maniskill import FAMILIES, Demonstrations, demonstrate, disturb, evaluate
 from reprise.papers.maniskill2.pictures import draw_generalisation
 from reprise.training import fit
 
