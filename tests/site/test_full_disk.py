@@ -94,7 +94,8 @@ def test_a_worker_waits_for_room_to_say_how_its_run_ended(
 ) -> None:
     queue = Queue()
     number = queue.add("coin", "smoke")
-    run, end, refused = queue.take(), queue.end, []
+    run, end = queue.take(), queue.end
+    refused: list[Any] = []
 
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(home))
