@@ -115,6 +115,11 @@ def test_every_list_is_json_markdown_and_atom_too(client: TestClient, made: inde
     assert len(ids) == len(set(ids)) and (ids or path == "/feed/trending")
 
 
+def test_long_lists_of_authors_are_cut(client: TestClient) -> None:
+    text = client.get("/feed").text
+    assert re.search(r"and \d+ others?</span>", text) and not re.search(r"\dothers|and 1 others", text)
+
+
 def test_days_lead_to_their_neighbours(client: TestClient, made: index.Index) -> None:
     text = client.get("/feed/2017-06-12").text
     assert 'rel="prev" href="/feed/2017-05-22"' in text and 'rel="next" href="/feed/2017-06-19"' in text
