@@ -12,7 +12,7 @@ import pytest
 from reprise.lab import engines, paper as papers, results
 from reprise.lab.paper import Paper
 from reprise.lab.plan import make_plan
-from reprise.lab.publish import RefusedError, confirm, publish
+from reprise.lab.publish import RefusedError, _drawn, confirm, publish
 
 TOYS = Path(__file__).parent.parent / "toys"
 
@@ -116,3 +116,8 @@ def test_confirm_tells_equal_bits_from_others(coin: Paper) -> None:
     answer = confirm(coin)
     assert not answer["equal"] and answer["differs"].startswith("heads of fair in recipe")
     assert results.status(coin).mark == "stale"
+
+
+@pytest.mark.parametrize(("slug", "drawn"), [("ibn-net", "recipe"), ("carp", "recipe")])  # carp's headline is a count
+def test_the_figure_is_of_the_headline_or_of_the_first_experiment_that_has_one(slug: str, drawn: str) -> None:
+    assert _drawn(papers.find(slug)) == drawn

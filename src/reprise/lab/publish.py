@@ -60,9 +60,16 @@ def publish(paper: Paper, scale: str, experiments: tuple[str, ...] = ()) -> Path
     everything = results.published(paper)
     for name, record in records.items():
         everything.setdefault(name, {})[scale] = results.slim(record)
-    if paper.headline in records and scale == max(everything[paper.headline], key=SCALES.index):
-        runner.draw(paper, paper.headline, records[paper.headline], paper.folder / "figure.png")
+    drawn = _drawn(paper)
+    if drawn in records and scale == max(everything[drawn], key=SCALES.index):
+        runner.draw(paper, drawn, records[drawn], paper.folder / "figure.png")
     return results.save(paper, everything)
+
+
+def _drawn(paper: Paper) -> str:
+    """The experiment whose figure is the paper's: that of the headline, or else the first that has one."""
+    names = [paper.headline, *paper.experiments]
+    return next((name for name in names if hasattr(paper.experiments[name].load(), "figure")), paper.headline)
 
 
 @cache
