@@ -141,6 +141,7 @@ def browser(chromium: Any, base: str) -> Iterator[Browser]:
     opened = Browser(chromium, base)
     yield opened
     assert opened.errors() == []  # also what the page's policy would have refused
+    chromium.get("about:blank")  # a live page would ask a server that is gone, in the time of the next test
 
 
 def violations(browser: Browser, axe: str) -> list[str]:
