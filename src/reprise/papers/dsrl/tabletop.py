@@ -6,6 +6,7 @@ then DSRL-NA learns from nothing but success which noise to start it from.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +56,11 @@ def prepare(trial: Any) -> DiffusionPolicy:
 
 def measure(trial: Any) -> dict[str, float]:
     """Learn, and play some episodes now and then."""
-    s = trial.settings
+    s, base = trial.settings, deepcopy(trial.shared)  # which remembers what it saw
     if not s.steered:
-        return {"success": success(trial.shared, trial)}
+        return {"success": success(base, trial)}
     dsrl = DSRL(
-        CubeInHand(s.num_envs, max_episode_steps=s.max_steps), trial.shared, execute=EXECUTE,
+        CubeInHand(s.num_envs, max_episode_steps=s.max_steps), base, execute=EXECUTE,
         hidden=(s.width,) * 3, noise_bound=s.noise_bound, utd=s.utd, distill_steps=s.distill_steps, warm_up=s.warm_up,
         learning_rate=s.learning_rate, batch_size=s.batch_size, initial_temperature=s.temperature, seed=trial.seed,
         device=trial.device,

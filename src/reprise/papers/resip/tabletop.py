@@ -6,6 +6,7 @@ then PPO learns from nothing but success how to correct it at every step.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +53,10 @@ def prepare(trial: Any) -> DiffusionPolicy:
 
 def measure(trial: Any) -> dict[str, float]:
     """Learn on top of the frozen policy, or not, and judge the result."""
-    s = trial.settings
+    s, base = trial.settings, deepcopy(trial.shared)  # which remembers what it saw
     if not s.residual:
-        return {"success": success(ChunkedPolicy(trial.shared, EXECUTE), trial)}
-    policy = ResidualPolicy(trial.shared, 16, 4, execute=EXECUTE, hidden=(s.width,) * 2)
+        return {"success": success(ChunkedPolicy(base, EXECUTE), trial)}
+    policy = ResidualPolicy(base, 16, 4, execute=EXECUTE, hidden=(s.width,) * 2)
 
     def watch(step: int, total: int, values: dict[str, float]) -> None:
         trial.progress(step, total)
