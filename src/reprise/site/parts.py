@@ -161,6 +161,14 @@ def _room(request: Request, room: str) -> tuple[Snapshot, dict[str, Part]]:
     return snapshot, all_parts(snapshot)[room]
 
 
+def _named(request: Request, room: str, name: str) -> tuple[Part, list[Entry]]:
+    """A part and the papers that list it as theirs."""
+    snapshot, parts = _room(request, room)
+    if name not in parts:
+        raise HTTPException(404)
+    return parts[name], _users(snapshot).get(parts[name].dotted, [])
+
+
 @router.get("/parts")
 def list_rooms(request: Request) -> Response:
     """All rooms of the library with their parts."""
@@ -209,33 +217,24 @@ def room_page(request: Request, room: str) -> Response:
 @router.get("/parts/{room}/{name}.json")
 def part_json(request: Request, room: str, name: str) -> Response:
     """A part as JSON."""
-    snapshot, parts = _room(request, room)
-    if name not in parts:
-        raise HTTPException(404)
-    users = _users(snapshot).get(parts[name].dotted, [])
-    found = {**_data(parts[name]), "docstring": parts[name].docstring, "papers": [entry.slug for entry in users]}
+    part, users = _named(request, room, name)
+    found = {**_data(part), "docstring": part.docstring, "papers": [entry.slug for entry in users]}
     return pages.as_json(request, found)
 
 
 @router.get("/parts/{room}/{name}.md")
 def part_markdown(request: Request, room: str, name: str) -> Response:
     """A part as Markdown."""
-    snapshot, parts = _room(request, room)
-    if name not in parts:
-        raise HTTPException(404)
-    users = _users(snapshot).get(parts[name].dotted, [])
-    return pages.render(request, "part.md", part=parts[name], entries=users, coded=coded)
+    part, users = _named(request, room, name)
+    return pages.render(request, "part.md", part=part, entries=users, coded=coded)
 
 
 @router.get("/parts/{room}/{name}")
 def part_page(request: Request, room: str, name: str) -> Response:
     """A part: how it is called, what it does, and what was measured of it."""
-    snapshot, parts = _room(request, room)
-    if name not in parts:
-        raise HTTPException(404)
-    users = _users(snapshot).get(parts[name].dotted, [])
+    part, users = _named(request, room, name)
     forms = _forms(f"/parts/{room}/{name}")
-    return pages.render(request, "part.html", part=parts[name], entries=users, alternates=forms, prose=prose)
+    return pages.render(request, "part.html", part=part, entries=users, alternates=forms, prose=prose)
 
 
 def _forms(path: str) -> list[Alternate]:
