@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from benchmarks.resources import count_flops
 from benchmarks.table import Row, absent, compare
 from reprise.diffusion import DDIM, ForwardProcess
 
@@ -39,16 +40,21 @@ def rows() -> Iterator[Row]:
         observation, noise = torch.randn(batch, OBSERVATION), torch.randn(batch, CHUNK)
         sampler = DDIM(ForwardProcess("squared_cosine", TRAIN_STEPS), STEPS, clip=1.0)
         ours = _ours(net, sampler, observation, noise)
-        work = f"DDIM-{STEPS} of {TRAIN_STEPS} steps, clipped, small MLP, batch {batch}"
+        work, size = f"DDIM-{STEPS} of {TRAIN_STEPS} steps, clipped, small MLP", f"batch {batch}"
         try:
             library = importlib.import_module("diffusers")
         except ModuleNotFoundError:
-            yield from absent(work, "diffusers", "not installed")
-        else:
-            peer = library.DDIMScheduler(TRAIN_STEPS, beta_schedule="squaredcos_cap_v2", clip_sample=True)
-            yield from compare(work, ours, {"diffusers, DDIMScheduler": _theirs(net, peer, observation, noise)})
-        alone = _calls(net, sampler.timesteps, observation, noise)
-        yield from compare(work, ours, {"the network's calls alone": alone}, tolerance=None)  # a bound, not a peer
+            yield from absent(work, "diffusers", "not installed", size)
+            continue
+        peer = library.DDIMScheduler(TRAIN_STEPS, beta_schedule="squaredcos_cap_v2", clip_sample=True)
+        yield from compare(
+            work,
+            ours,
+            {"diffusers, DDIMScheduler": _theirs(net, peer, observation, noise)},
+            limits={"the network's calls alone": _calls(net, sampler.timesteps, observation, noise)},
+            size=size,
+            flops=count_flops(ours),
+        )
 
 
 def _ours(net: Denoiser, sampler: DDIM, observation: Tensor, noise: Tensor) -> Callable[[], Tensor]:

@@ -1,15 +1,37 @@
-"""One row per piece of work and peer: medians of alternated rounds and their ratio."""
+"""One row per piece of work, size and peer: medians of alternated rounds, their ratio, and memory at the peak."""
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import importlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.resources import arithmetic_peak, bandwidth, peak_memory
+from reprise.lab import provenance
 from reprise.lab.timing import compare_speed
 
 __all__ = ["Row", "absent", "compare", "measure"]
+
+PACKAGES = {  # by the modules that they bring
+    "torch": "torch",
+    "numpy": "numpy",
+    "captum": "captum",
+    "pytorch_grad_cam": "grad-cam",
+    "kymatio": "kymatio",
+    "gymnasium": "gymnasium",
+    "mujoco": "mujoco",
+    "gym_pusht": "gym-pusht",
+    "diffusers": "diffusers",
+    "stable_baselines3": "stable-baselines3",
+    "QuantLib": "QuantLib",
+    "sklearn": "scikit-learn",
+    "ray": "ray",
+}
+ONCE = False  # rows of a single round, to see that they run
 
 
 @dataclass(frozen=True)
@@ -19,49 +41,96 @@ class Row:
     Attributes:
         work: what is done.
         peer: by whom else, with its settings.
-        ours, theirs: median seconds per call; None where the peer is not installed.
+        size: what grows from row to row, such as "batch 64".
+        settings: "best": the best that a user of the peer could choose, or the only ones there are; "defaults": as it
+            comes; "limit": not a peer but a part of the work, or what it stands on: nobody can be quicker.
+        ours, theirs: median seconds per call; None where nothing was timed.
         spread: lowest and highest round of ours, then of theirs, in seconds per call.
         ratio: theirs over ours: above 1 where ours is faster.
         self_ratio: the peer against itself, which is how far chance goes.
+        memory: MiB that a call of ours and of theirs needs at its peak beyond what was held before it.
+        share: of the most operations a second, or bytes, that the machine has been seen to do: how much ours does.
         note: why there is no number, or that the self-ratio never settled.
     """
 
     work: str
     peer: str
+    size: str = ""
+    settings: str = "best"
     ours: float | None = None
     theirs: float | None = None
     spread: tuple[float, float, float, float] | None = None
     ratio: float | None = None
     self_ratio: float | None = None
+    memory: tuple[float | None, float | None] | None = None
+    share: float | None = None
     note: str = ""
+
+    @property
+    def behind(self) -> bool:
+        """Whether a peer is faster with its best settings, by more than chance."""
+        return self.settings == "best" and self.ratio is not None and self.ratio < 0.95
 
 
 def compare(
     work: str,
     ours: Callable[[], Any],
-    peers: dict[str, Callable[[], Any]],
+    best: Mapping[str, Callable[[], Any]] | None = None,
     *,
+    size: str = "",
+    defaults: Mapping[str, Callable[[], Any]] | None = None,
+    limits: Mapping[str, Callable[[], Any]] | None = None,
     tolerance: float | None = 1e-5,
     threads: int = 1,
+    flops: float | None = None,
+    traffic: float | None = None,
 ) -> Iterator[Row]:
     """Time ours against each peer in turn; see :func:`reprise.lab.timing.compare_speed`.
 
     Work of seconds is done in fewer rounds, at least five, so that a row takes about half a minute.
 
     Args:
-        work: what is done, with its sizes.
+        work: what is done.
         ours: our way.
-        peers: other ways by name.
+        best: peers by name, with the best settings that their user could choose, or where there are none to choose.
+        size: what grows between rows of the same work: "batch 64". Three sizes show how cost grows.
+        defaults: peers as they come.
+        limits: parts of the work, or what it stands on; they are not compared by what they return.
         tolerance: how far outputs may differ; None where they cannot be compared.
         threads: PyTorch threads.
+        flops: floating-point operations of ours, where these are its limit.
+        traffic: bytes that ours must read and write, where these are its limit.
     """
-    for peer, function in peers.items():
-        candidates = {"ours": ours, "peer": function}
-        rounds = _rounds(candidates, threads)
-        result = compare_speed(candidates, tolerance=tolerance, threads=threads, rounds=rounds)
-        note = "" if result.settled else "not settled: the peer against itself left [0.95, 1.05]"
-        medians, spread = result.medians, (*result.spread["ours"], *result.spread["peer"])
-        yield Row(work, peer, medians["ours"], medians["peer"], spread, result.ratio, result.self_ratio, note)
+    for settings, peers in (("best", best), ("defaults", defaults), ("limit", limits)):
+        for peer, function in (peers or {}).items():
+            candidates = {"ours": ours, "peer": function}
+            options: dict[str, Any] = {"tolerance": None if settings == "limit" else tolerance, "threads": threads}
+            options |= {"rounds": 1, "seconds": 0, "launches": 1} if ONCE else {"rounds": _rounds(candidates, threads)}
+            result = compare_speed(candidates, **options)
+            medians, spread = result.medians, (*result.spread["ours"], *result.spread["peer"])
+            yield Row(
+                work,
+                peer,
+                size,
+                settings,
+                medians["ours"],
+                medians["peer"],
+                spread,
+                result.ratio,
+                result.self_ratio,
+                (peak_memory(ours), peak_memory(function)),
+                _share(medians["ours"], threads, flops, traffic),
+                "" if result.settled or ONCE else "not settled: the peer against itself left [0.95, 1.05]",
+            )
+
+
+def _share(seconds: float, threads: int, flops: float | None, traffic: float | None) -> float | None:
+    shares = []
+    if flops is not None:
+        shares.append(flops / seconds / (threads * arithmetic_peak()))
+    if traffic is not None:
+        shares.append(traffic / seconds / (threads * bandwidth()))
+    return max(shares, default=None)
 
 
 def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
@@ -70,15 +139,20 @@ def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
     return min(20, max(5, int(30 / (once["ours"] + 2 * once["peer"]))))
 
 
-def absent(work: str, peer: str, reason: str) -> Iterator[Row]:
+def absent(work: str, peer: str, reason: str, size: str = "") -> Iterator[Row]:
     """A peer that cannot be run here: it is named, not left out in silence."""
-    yield Row(work, peer, note=reason)
+    yield Row(work, peer, size, note=reason)
 
 
-def measure(name: str) -> list[Row]:
-    """The rows of one benchmark, each told when it is there."""
-    rows = []
+def measure(name: str, once: bool = False) -> dict[str, Any]:
+    """The rows of one benchmark, each told when it is there; when, on what and with what they were measured."""
+    global ONCE
+    ONCE, rows = once, []
     for row in importlib.import_module(f"benchmarks.{name}").rows():
-        rows.append(row)
-        print(f"{row.work} | {row.peer}: {row.note if row.ratio is None else f'{row.ratio:.2f}'}", flush=True)
-    return rows
+        rows.append(dataclasses.asdict(row))
+        told = row.note if row.ratio is None else f"{row.ratio:.2f}"
+        print(" | ".join(filter(None, (row.work, row.size, f"{row.peer} ({row.settings}): {told}"))), flush=True)
+    used = sorted(package for module, package in PACKAGES.items() if module in sys.modules)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    versions = provenance.packages("python", *used)
+    return {"measured": today, "machine": provenance.machine(), "versions": versions, "rows": rows}

@@ -7,7 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +25,37 @@ def test_a_row_tells_who_is_faster(table: object) -> None:
         return sum(range(count)) * 0
 
     (row,) = table.compare("sums", lambda: work(1_000), {"ten times as many": lambda: work(20_000)})  # type: ignore[attr-defined]
-    assert row.ratio > 5 and row.ours < row.theirs
+    assert row.ratio > 5 and row.ours < row.theirs and row.settings == "best" and not row.behind
+
+
+def test_a_limit_is_not_a_peer(table: object) -> None:
+    (row,) = table.compare("sums", lambda: sum(range(20_000)), limits={"half of it": lambda: sum(range(10_000))})  # type: ignore[attr-defined]
+    assert row.ratio < 0.8 and not row.behind
+
+
+def test_memory_at_the_peak_is_what_a_call_allocates() -> None:
+    resources = importlib.import_module("benchmarks.resources")
+    if resources.peak_memory(int) is None:
+        pytest.skip("this system does not tell")
+    assert resources.peak_memory(lambda: np.ones(2**21)) == pytest.approx(16, abs=2)
+    assert resources.peak_memory(int) < 2
+
+
+def test_flops_are_those_of_the_products() -> None:
+    resources = importlib.import_module("benchmarks.resources")
+    x, y = torch.randn(8, 16), torch.randn(16, 32)
+    assert resources.count_flops(lambda: x @ y) == 2 * 8 * 16 * 32
+    assert resources.arithmetic_peak() > 1e8 and resources.bandwidth() > 1e8
+
+
+def test_a_ratio_that_left_its_spread_is_told(table: object) -> None:
+    main = importlib.import_module("benchmarks.__main__")
+    row = {"work": "sums", "peer": "other", "size": "3", "settings": "best", "spread": [1.0, 2.0, 4.0, 6.0]}
+    kept, level, slower = ({"lab": {"rows": [row | {"ratio": 3.0, **change}]}} for change in (
+        {}, {"spread": [1.0, 1.0, 2.0, 2.5], "ratio": 2.2}, {"spread": [1.0, 1.0, 1.0, 1.5], "ratio": 1.1},
+    ))  # fmt: skip
+    assert main.changes(kept, level) == []
+    assert main.changes(kept, slower) == ["changed: sums, 3 against other: 3.00, now 1.10"]
 
 
 def test_other_outputs_are_refused(table: object) -> None:
@@ -42,6 +74,8 @@ def test_an_unknown_benchmark_is_one_sentence(table: object, capsys: pytest.Capt
 def test_the_page_tells_the_rows_that_are_kept(table: object) -> None:
     main = importlib.import_module("benchmarks.__main__")
     kept = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == main.page(kept)
-    assert set(kept["rows"]) <= set(main.NAMES)
+    assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == importlib.import_module(
+        "benchmarks.page"
+    ).page(kept)
+    assert set(kept) <= set(main.NAMES)
     sys.modules.pop("benchmarks.__main__")
