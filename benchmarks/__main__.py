@@ -19,14 +19,13 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.page import page, rows_of, verdict
-from benchmarks.table import Row, measure
+from benchmarks.table import measure
 from reprise.files import written_whole
+from reprise.lab.speed_table import Benchmark, behind, markdown, parse, verdict
 
 FOLDER = Path(__file__).parent
-NAMES = sorted(
-    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "__main__", "page", "resources", "table")
-)
+HELPERS = ("__init__", "__main__", "resources", "table")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 
 
 def main(arguments: list[str]) -> int:
@@ -57,8 +56,8 @@ def main(arguments: list[str]) -> int:
                 continue
         if not (options.once or options.check):
             keep(path, kept | measured)
-    tell(list(rows_of(measured)))
-    strayed = list(changes(kept, measured)) if options.check else []
+    tell(parse(measured))
+    strayed = list(changes(parse(kept), parse(measured))) if options.check else []
     for line in strayed:
         print(line)
     for name in broken:
@@ -70,14 +69,14 @@ def keep(path: Path, content: dict[str, Any]) -> None:
     """Write the table for machines, and the one for people beside it."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    path.with_name("README.md").write_text(page(content), encoding="utf-8")
+    path.with_name("README.md").write_text(markdown(parse(content)), encoding="utf-8")
 
 
-def changes(kept: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+def changes(kept: list[Benchmark], measured: list[Benchmark]) -> list[str]:
     """A line for every ratio whose range, of the quickest and slowest rounds, does not meet the range that is kept."""
-    before = {(row.work, row.size, row.peer, row.settings): row for row in rows_of(kept)}
+    before = {(row.work, row.size, row.peer, row.settings): row for each in kept for row in each.rows}
     lines = []
-    for row in rows_of(measured):
+    for row in (row for each in measured for row in each.rows):
         old = before.get((row.work, row.size, row.peer, row.settings))
         if old is None or old.spread is None or row.spread is None:
             continue
@@ -91,10 +90,10 @@ def _range(spread: tuple[float, float, float, float]) -> tuple[float, float]:
     return spread[2] / spread[1], spread[3] / spread[0]
 
 
-def tell(rows: list[Row]) -> None:
+def tell(benchmarks: list[Benchmark]) -> None:
     """One line for each size and peer below what is done."""
     console, work = Console(highlight=False, soft_wrap=True), None
-    for row in rows:
+    for row in (row for each in benchmarks for row in each.rows):
         if row.work != work:
             work = row.work
             console.print(f"\n[bold]{escape(work)}[/bold]\n{'':65}      ours    peer's  ratio  peer/peer")
@@ -105,7 +104,9 @@ def tell(rows: list[Row]) -> None:
         times = "".join(f"{1000 * seconds:9.2f}m" for seconds in (row.ours, row.theirs) if seconds is not None)
         color = "red" if row.behind else "yellow" if row.note or row.settings != "best" else "green"
         console.print(f"  {escape(title):63}{times}  [{color}]{row.ratio:5.2f}[/{color}]      {row.self_ratio:.2f}")
-    console.print(f"\n{escape(verdict(rows))}")
+    console.print(f"\n{escape(verdict(benchmarks))}")
+    for line in behind(benchmarks):
+        console.print(f"  behind: {escape(line)}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import datetime
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.resources import arithmetic_peak, bandwidth, peak_memory
 from reprise.lab import provenance
+from reprise.lab.speed_table import Row
 from reprise.lab.timing import compare_speed
 
 __all__ = ["Row", "absent", "compare", "measure"]
@@ -32,44 +32,6 @@ PACKAGES = {  # by the modules that they bring
     "ray": "ray",
 }
 ONCE = False  # rows of a single round, to see that they run
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison.
-
-    Attributes:
-        work: what is done.
-        peer: by whom else, with its settings.
-        size: what grows from row to row, such as "batch 64".
-        settings: "best": the best that a user of the peer could choose, or the only ones there are; "defaults": as it
-            comes; "limit": not a peer but a part of the work, or what it stands on: nobody can be quicker.
-        ours, theirs: median seconds per call; None where nothing was timed.
-        spread: lowest and highest round of ours, then of theirs, in seconds per call.
-        ratio: theirs over ours: above 1 where ours is faster.
-        self_ratio: the peer against itself, which is how far chance goes.
-        memory: MiB that a call of ours and of theirs needs at its peak beyond what was held before it.
-        share: of the most operations a second, or bytes, that the machine has been seen to do: how much ours does.
-        note: why there is no number, or that the self-ratio never settled.
-    """
-
-    work: str
-    peer: str
-    size: str = ""
-    settings: str = "best"
-    ours: float | None = None
-    theirs: float | None = None
-    spread: tuple[float, float, float, float] | None = None
-    ratio: float | None = None
-    self_ratio: float | None = None
-    memory: tuple[float | None, float | None] | None = None
-    share: float | None = None
-    note: str = ""
-
-    @property
-    def behind(self) -> bool:
-        """Whether a peer is faster with its best settings, by more than chance."""
-        return self.settings == "best" and self.ratio is not None and self.ratio < 0.95
 
 
 def compare(

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from reprise.lab import speed_table
+from reprise.lab.speed_table import Benchmark, Row
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -50,10 +53,10 @@ def test_flops_are_those_of_the_products() -> None:
 
 def test_a_ratio_that_left_its_spread_is_told(table: object) -> None:
     main = importlib.import_module("benchmarks.__main__")
-    row = {"work": "sums", "peer": "other", "size": "3", "settings": "best", "spread": [1.0, 2.0, 4.0, 6.0]}
-    kept, level, slower = ({"lab": {"rows": [row | {"ratio": 3.0, **change}]}} for change in (
-        {}, {"spread": [1.0, 1.0, 2.0, 2.5], "ratio": 2.2}, {"spread": [1.0, 1.0, 1.0, 1.5], "ratio": 1.1},
-    ))  # fmt: skip
+    kept, level, slower = (
+        [Benchmark("lab", "", {}, {}, [Row("sums", "other", "3", spread=spread, ratio=ratio)])]
+        for spread, ratio in (((1, 2, 4, 6), 3.0), ((1, 1, 2, 2.5), 2.2), ((1, 1, 1, 1.5), 1.1))
+    )
     assert main.changes(kept, level) == []
     assert main.changes(kept, slower) == ["changed: sums, 3 against other: 3.00, now 1.10"]
 
@@ -74,8 +77,7 @@ def test_an_unknown_benchmark_is_one_sentence(table: object, capsys: pytest.Capt
 def test_the_page_tells_the_rows_that_are_kept(table: object) -> None:
     main = importlib.import_module("benchmarks.__main__")
     kept = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == importlib.import_module(
-        "benchmarks.page"
-    ).page(kept)
+    page = speed_table.markdown(speed_table.parse(kept))
+    assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == page
     assert set(kept) <= set(main.NAMES)
     sys.modules.pop("benchmarks.__main__")

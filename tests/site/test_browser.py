@@ -25,7 +25,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = "axe-core@4.14.1"  # from the npm registry, kept in pytest's cache, never part of the repository
 TAB, ENTER, END = "\ue004", "\ue007", "\ue010"
 PAGES = ["/", "/papers", "/papers/coin", "/papers/coin/numbers", "/papers/grad-cam", "/papers/cnn-explainer", "/claims",
-         "/log", "/verdicts", "/parts", "/parts/explain", "/parts/explain/GradCAM", "/runs", "/runs/new",
+         "/log", "/verdicts", "/speed", "/parts", "/parts/explain", "/parts/explain/GradCAM", "/runs", "/runs/new",
          "/runs/new?paper=coin", "/runs/1", "/feed", "/feed/2017-W24", "/feed/trending", "/feed/sources",
          "/arxiv/1706.03762", "/search", "/search?q=grad", "/subscribe", "/subscribe/confirm/x", "/outbox",
          "/no/such/page"]  # fmt: skip

@@ -23,6 +23,7 @@ PAGES = {  # each with the forms that it must have
     "/claims": "json md atom", "/log": "json md atom", "/parts": "json md", "/parts/explain": "json md",
     "/parts/explain/GradCAM": "json md", "/runs": "json md atom", "/runs/1": "json md atom", "/feed": "json md atom",
     "/feed/sources": "json", "/arxiv/1706.03762": "json md", "/search?q=gradcam": "json md atom",
+    "/speed": "json md",
 }  # fmt: skip
 
 

@@ -33,13 +33,14 @@ router = APIRouter()
 
 def extensions() -> tuple[Extension, ...]:
     """The parts of the site, in the order of its head."""
-    from reprise.site import papers, parts, runs
+    from reprise.site import papers, parts, runs, speed
     from reprise.site.feed import pages as feed
     from reprise.site.mail import pages as mail
     from reprise.site.search import pages as search
 
     return (
-        feed.EXTENSION, papers.EXTENSION, parts.EXTENSION, runs.EXTENSION, search.EXTENSION, mail.EXTENSION,
+        feed.EXTENSION, papers.EXTENSION, parts.EXTENSION, speed.EXTENSION, runs.EXTENSION, search.EXTENSION,
+        mail.EXTENSION,
     )  # fmt: skip
 
 

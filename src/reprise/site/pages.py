@@ -199,6 +199,8 @@ def environment() -> Environment:
         **report.FILTERS,
         "day": day,
         "instant": instant,
+        "mebibytes": lambda value: "?" if value is None else f"{value:.3g}",
+        "milliseconds": lambda seconds: f"{1000 * seconds:.3g} ms",
         "merge": lambda one, other: {**one, **other},
     }
     made.globals |= {"asset": asset, "symbols": words.SYMBOLS, "version": __version__}
