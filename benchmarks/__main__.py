@@ -24,7 +24,7 @@ from reprise.files import written_whole
 from reprise.lab.speed_table import Benchmark, behind, markdown, parse, verdict
 
 FOLDER = Path(__file__).parent
-HELPERS = ("__init__", "__main__", "resources", "table")
+HELPERS = ("__init__", "__main__", "commands", "resources", "table")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 
 
@@ -102,8 +102,9 @@ def tell(benchmarks: list[Benchmark]) -> None:
             console.print(f"  {escape(title)}: {escape(row.note)}")
             continue
         times = "".join(f"{1000 * seconds:9.2f}m" for seconds in (row.ours, row.theirs) if seconds is not None)
+        chance = "" if row.self_ratio is None else f"{row.self_ratio:.2f}"
         color = "red" if row.behind else "yellow" if row.note or row.settings != "best" else "green"
-        console.print(f"  {escape(title):63}{times}  [{color}]{row.ratio:5.2f}[/{color}]      {row.self_ratio:.2f}")
+        console.print(f"  {escape(title):63}{times}  [{color}]{row.ratio:5.2f}[/{color}]      {chance}")
     console.print(f"\n{escape(verdict(benchmarks))}")
     for line in behind(benchmarks):
         console.print(f"  behind: {escape(line)}")

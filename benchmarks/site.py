@@ -1,8 +1,7 @@
-"""The page: search among a million texts, the first view, and the start of `reprise serve`."""
+"""The page: search among up to a million texts, the first view, and the start of `reprise serve`."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 from starlette.testclient import TestClient
 
+from benchmarks.commands import against
 from benchmarks.table import Row, compare
 from reprise.files import home
 from reprise.site.app import create_app
@@ -23,7 +23,7 @@ from reprise.site.search.spelling import names_of_title, variants
 from reprise.site.search.vectors import Vectors
 from reprise.site.search.words import content
 
-TEXTS = 1_000_000
+TEXTS = (10_000, 100_000, 1_000_000)
 LOCAL = "http://127.0.0.1:8000"
 START = """
 from starlette.testclient import TestClient
@@ -34,7 +34,26 @@ assert TestClient(create_app(), "http://127.0.0.1:8000").get("/").status_code ==
 
 def rows() -> Iterator[Row]:
     """Search against one query of SQLite's index, the first page against a constant, the start against its imports."""
-    database, words = million(home() / "cache" / "benchmarks" / f"texts-{TEXTS}.db", TEXTS)
+    for texts in TEXTS:
+        yield from _searches(texts)
+    with patch("reprise.site.feed.pages.running", lambda app: nullcontext()), TestClient(create_app(), LOCAL) as client:
+        page = client.get("/").text
+        constant = FastAPI()
+        constant.get("/", response_class=HTMLResponse)(lambda: page)
+        plain = TestClient(constant, LOCAL)
+        yield from compare(
+            "the first page, as the server answers it",
+            lambda: client.get("/"),
+            limits={"FastAPI, a constant of the same size": lambda: plain.get("/")},
+        )
+    imports = {"import fastapi, jinja2, uvicorn": [sys.executable, "-c", "import fastapi, jinja2, uvicorn"]}
+    start = [sys.executable, "-c", START]
+    yield from against("reprise serve, from the start to the first page", start, imports, settings="limit")
+
+
+def _searches(texts: int) -> Iterator[Row]:
+    """By words, names and meaning; SQLite's index knows words alone."""
+    database, words = corpus(home() / "cache" / "benchmarks" / f"texts-{texts}.db", texts)
     vectors = Vectors(database)
     vectors.refresh()
     draw = np.random.default_rng(1)
@@ -47,29 +66,12 @@ def rows() -> Iterator[Row]:
         "twelve words": [" ".join(draw.choice(words[:3000], 12)) for _ in range(5)],
     }.items():
         yield from compare(
-            f"search for {kind} among {TEXTS:,} texts, names, words and meaning, 5 queries",
+            f"search for {kind}, 5 queries",
             each(queries, lambda query: search(database, vectors, query)),
-            {"SQLite FTS5, any of the words by bm25": each(queries, lambda query: ranked(database, query))},
-            tolerance=None,
+            limits={"SQLite FTS5, words alone, by bm25": each(queries, lambda query: ranked(database, query))},
+            size=f"{texts:,} texts",
         )
     database.close()
-    with patch("reprise.site.feed.pages.running", lambda app: nullcontext()), TestClient(create_app(), LOCAL) as client:
-        page = client.get("/").text
-        constant = FastAPI()
-        constant.get("/", response_class=HTMLResponse)(lambda: page)
-        plain = TestClient(constant, LOCAL)
-        yield from compare(
-            "the first page, as the server answers it",
-            lambda: client.get("/"),
-            {"FastAPI, a constant of the same size": lambda: plain.get("/")},
-            tolerance=None,
-        )
-    yield from compare(
-        "reprise serve, from the start to the first page",
-        process(START),
-        {"import fastapi, jinja2, uvicorn": process("import fastapi, jinja2, uvicorn")},
-        tolerance=None,
-    )
 
 
 def each(queries: list[str], ask: Callable[[str], object]) -> Callable[[], None]:
@@ -88,16 +90,7 @@ def ranked(database: Database, query: str) -> object:
     return database.rows("SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT 200", expression)
 
 
-def process(code: str) -> Callable[[], None]:
-    """A function that runs Python code in a process of its own."""
-
-    def run() -> None:
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-    return run
-
-
-def million(path: Path, count: int) -> tuple[Database, np.ndarray]:
+def corpus(path: Path, count: int) -> tuple[Database, np.ndarray]:
     """A database of made-up titles and abstracts, and its words, the commonest first; kept, since making it takes long.
 
     Words follow Zipf's law: the commonest is in nearly every text, most are in a few hundred.

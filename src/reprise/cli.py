@@ -255,45 +255,51 @@ def run(
     if everything == bool(slugs):
         raise PaperError("name the papers to run, or --all; `reprise list` shows them")
     options = {"address": address} if engine == "ray" and address else {}
-    output, failed, costs = [], False, {}
-    for name in papers.slugs() if everything else slugs:
+    if engine == "local" and not dry_run:
+        engines.warm_up()
+    screen = errors if as_json else console
+    plans, costs = [], {}
+    for name in papers.slugs() if everything else dict.fromkeys(slugs):
         slug, _, experiment = name.partition("/")
-        paper = papers.find(slug)
-        if engine == "local" and not dry_run:
-            engines.warm_up()
         plan = make_plan(
-            paper, scale, experiments=[experiment] if experiment else [], arms=arm,
+            papers.find(slug), scale, experiments=[experiment] if experiment else [], arms=arm,
             seeds=parse_seeds(seeds) if seeds else None, overrides=settings, device=device,
         )  # fmt: skip
-        screen = errors if as_json else console
+        plans.append(plan)
         costs[name] = _announce(plan, screen)
-        if dry_run:
-            continue
-        try:
-            outcome = runner.run(plan, screen, engine, **options)
-        except KeyboardInterrupt:
-            errors.print("Stopped. Finished trials are kept; the same command goes on from there.")
-            raise typer.Exit(130) from None
-        report = runner.write_report(paper, scale, outcome)
-        failed |= bool(outcome.failures)
-        if as_json:
-            output.append({**runner.machine_readable(plan, outcome), "report": str(report)})
-            continue
-        console.print()
-        _print_claims(paper, outcome.judgements, scale, measured=True)
-        if outcome.failures:
-            again = "the same command tries them again"
-            console.print(f"\n{len(outcome.failures)} failures; finished trials are kept, {again}.", markup=False)
-        console.print(f"\nReport: {report}", markup=False, soft_wrap=True)
-    if dry_run and len(costs) > 1:
+    if len(plans) > 1:
         unknown = [name for name, seconds in costs.items() if seconds is None]
         known = runner.duration(sum(seconds for seconds in costs.values() if seconds is not None))
         more = f", and what {', '.join(unknown)} will take" if unknown else ""
         screen.print(f"All together: about {known}{more}", markup=False, soft_wrap=True)
-    if as_json and not dry_run:
+    if dry_run:
+        return
+    output, failed = [], False
+    try:
+        for plan, outcome in runner.run(plans, screen, engine, **options):
+            report = runner.write_report(plan.paper, scale, outcome)
+            failed |= bool(outcome.failures)
+            if as_json:
+                output.append({**runner.machine_readable(plan, outcome), "report": str(report)})
+            else:
+                _tell(plan, outcome, report, titled=len(plans) > 1)
+    except KeyboardInterrupt:
+        errors.print("Stopped. Finished trials are kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    if as_json:
         print(json.dumps(output[0] if len(output) == 1 else output, indent=1))
     if failed:
         raise typer.Exit(1)
+
+
+def _tell(plan: Any, outcome: Any, report: Path, *, titled: bool) -> None:
+    """The verdicts of a run, what failed, and where the report is."""
+    console.print(f"\n{plan.paper.slug}" if titled else "", markup=False, style="bold")
+    _print_claims(plan.paper, outcome.judgements, plan.scale, measured=True)
+    if outcome.failures:
+        again = "the same command tries them again"
+        console.print(f"\n{len(outcome.failures)} failures; finished trials are kept, {again}.", markup=False)
+    console.print(f"\nReport: {report}", markup=False, soft_wrap=True)
 
 
 def _announce(plan: Any, screen: Console) -> float | None:

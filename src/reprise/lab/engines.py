@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 def log_of(unit: Unit) -> Path:
     """Where a unit writes what it prints and how it fails."""
-    return store.runs(unit.paper.slug) / "logs" / f"{unit.name}.log"
+    return store.runs(unit.paper.slug) / "logs" / f"{unit.label}.log"
 
 
 # This machine --------------------------------------------------------------------------------------------------------

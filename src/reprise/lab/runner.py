@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ class Outcome:
     failures: list[Failed] = field(default_factory=list)
 
 
-def run(plan: Plan, console: Console, engine: str = "local", **options: Any) -> Outcome:
-    """Run the trials of a plan that are not finished yet.
+def run(
+    plans: Sequence[Plan], console: Console, engine: str = "local", **options: Any
+) -> Iterator[tuple[Plan, Outcome]]:
+    """Run the trials of plans that are not finished yet, all plans at once; each is returned as soon as it is done.
 
     Args:
-        plan: what to run.
+        plans: what to run.
         console: where progress is shown: a bar on a terminal, plain lines elsewhere.
         engine: "local" or "ray".
         options: of the engine.
@@ -48,14 +50,40 @@ def run(plan: Plan, console: Console, engine: str = "local", **options: Any) -> 
     Raises:
         KeyboardInterrupt: after all processes have been ended; finished trials are kept.
     """
-    store.sweep(plan.paper.slug)
-    failures: list[Failed] = []
-    if pending(plan):
-        with _shown(plan, console) as show:
-            for event in ENGINES[engine](plan.units, **options):
+    for slug in {plan.paper.slug for plan in plans}:
+        store.sweep(slug)
+    if len(plans) > 1:
+        plans = [_named(plan) for plan in plans]
+    left = [
+        {(unit.name, job.arm) for unit in plan.units for job in unit.jobs} if pending(plan) else set() for plan in plans
+    ]
+    units = {unit.name: unit for plan, ours in zip(plans, left, strict=True) if ours for unit in plan.units}
+    failures: list[list[Failed]] = [[] for _ in plans]
+    for plan, ours in zip(plans, left, strict=True):
+        if not ours:
+            yield plan, _outcome(plan, [])
+    if not units:
+        return
+    with _shown([plan for plan, ours in zip(plans, left, strict=True) if ours], console) as show:
+        for event in ENGINES[engine](list(units.values()), **options):
+            show(event)
+            for plan, ours, failed in zip(plans, left, failures, strict=True):
+                ended = {key for key in ours if key[0] == event.unit and event.arm in (None, key[1])}
+                if isinstance(event, Progress) or not ended:
+                    continue
                 if isinstance(event, Failed):
-                    failures.append(event)
-                show(event)
+                    failed.append(event)
+                ours -= ended
+                if not ours:
+                    yield plan, _outcome(plan, failed)
+
+
+def _named(plan: Plan) -> Plan:
+    """The plan with units that are told from those of other papers."""
+    return replace(plan, units=tuple(replace(unit, name=f"{plan.paper.slug}/{unit.label}") for unit in plan.units))
+
+
+def _outcome(plan: Plan, failures: list[Failed]) -> Outcome:
     records = results.collect(plan)
     return Outcome(records, results.judge_all(plan.paper, records), failures)
 
@@ -159,18 +187,19 @@ def duration(seconds: float) -> str:
 
 
 class Work:
-    """How much of a plan is done, weighed by what its pieces are known to cost."""
+    """How much of some plans is done, weighed by what its pieces are known to cost."""
 
-    def __init__(self, plan: Plan) -> None:
-        known = _known_costs(plan)
-        fallback = statistics.median(known.values()) if known else 1.0
-        self.weights = {
-            (unit.name, arm): known.get((unit.experiment.name, arm), fallback if arm is not None else 0.0)
-            for unit in plan.units
-            for arm in [None, *(job.arm for job in unit.jobs)]
-        }
+    def __init__(self, *plans: Plan) -> None:
+        self.weights: dict[tuple[str, str | None], float] = {}
+        for plan in plans:
+            known = _known_costs(plan)
+            fallback = statistics.median(known.values()) if known else 1.0
+            for unit in plan.units:
+                for arm in [None, *(job.arm for job in unit.jobs)]:
+                    cost = known.get((unit.experiment.name, arm), fallback if arm is not None else 0.0)
+                    self.weights[unit.name, arm] = cost
         self.shares = dict.fromkeys(self.weights, 0.0)
-        self.trials = sum(len(unit.jobs) for unit in plan.units)
+        self.trials = sum(arm is not None for _, arm in self.weights)
         self.done = self.kept = 0
         self.start = time.monotonic()
         self.running: dict[str, Progress] = {}
@@ -208,12 +237,13 @@ class Work:
 
 
 @contextmanager
-def _shown(plan: Plan, console: Console) -> Iterator[Callable[[Event], None]]:
-    work = Work(plan)
+def _shown(plans: Sequence[Plan], console: Console) -> Iterator[Callable[[Event], None]]:
+    work = Work(*plans)
+    title = plans[0].paper.slug if len(plans) == 1 else f"{len(plans)} papers"
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
         with Bar(*columns, console=console, transient=True) as bar:
-            whole = bar.add_task(f"{plan.paper.slug}, {plan.scale} scale", total=1.0, text="starts")
+            whole = bar.add_task(f"{title}, {plans[0].scale} scale", total=1.0, text="starts")
             lines: dict[str, Any] = {}
 
             def show(event: Event) -> None:

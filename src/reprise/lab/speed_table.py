@@ -174,7 +174,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     against = row.peer if row.settings == "best" else f"{row.peer} ({row.settings})"
     if row.ratio is None or row.ours is None or row.theirs is None:
         return against, "", "", " ".join(row.note.split()), "", "", ""
-    chance = f"{row.self_ratio:.2f}" + (" (not settled)" if row.note else "")
+    chance = "" if row.self_ratio is None else f"{row.self_ratio:.2f}" + (" (not settled)" if row.note else "")
     memory = " / ".join("?" if part is None else f"{part:.3g}" for part in row.memory or ())
     share = "" if row.share is None else f"{100 * row.share:.0f} %"
     times = f"{1000 * row.ours:.3g} ms", f"{1000 * row.theirs:.3g} ms"

@@ -32,7 +32,7 @@ class Job:
 class Unit:
     """What a process of its own takes on."""
 
-    name: str  # unique in the run
+    name: str  # unique in the run: of several papers it begins with the paper's
     paper: Paper
     experiment: Experiment
     seed: int
@@ -40,6 +40,11 @@ class Unit:
     jobs: tuple[Job, ...]
     device: str
     provenance: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Its name within its paper, for files."""
+        return self.name.rpartition("/")[2]
 
 
 # What a unit tells while it runs.
@@ -83,7 +88,7 @@ def run_unit(unit: Unit, tell: Callable[[Event], None], log: Path) -> None:
     An exception in one arm is told and the other arms go on; one in ``prepare`` ends the unit.
     """
     with (
-        store.locked(store.runs(unit.paper.slug) / unit.experiment.name, unit.name),
+        store.locked(store.runs(unit.paper.slug) / unit.experiment.name, unit.label),
         tempfile.TemporaryDirectory() as tmp,
     ):
         jobs = [job for job in unit.jobs if store.read(store.trial_folder(unit.paper.slug, job.identity)) is None]
