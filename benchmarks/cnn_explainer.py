@@ -1,6 +1,7 @@
 """The explainer's page: one forward pass of Tiny VGG in its own JavaScript, under Node, and how much the page weighs.
 
-TensorFlow.js is compared where Node finds it (``npm install @tensorflow/tfjs`` and ``NODE_PATH``).
+TensorFlow.js is compared where Node finds it (``npm install @tensorflow/tfjs @tensorflow/tfjs-backend-wasm``, and their
+folder in ``NODE_PATH``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,70 +21,81 @@ from benchmarks.table import Row, absent, compare
 from reprise.explain import export_web
 from reprise.nn import TinyVGG
 
-OURS = """
+WORK, PACKAGES = "Tiny VGG, forward pass of one picture in JavaScript", {"cpu": "tfjs", "wasm": "tfjs-backend-wasm"}
+PAGE = """
   const html = require("fs").readFileSync(process.argv[1], "utf8");
   (0, eval)(html.match(/<script>\\n([\\s\\S]*?)<\\/script>/)[1]);
   const network = cnnExplainer.readNetwork(JSON.parse(html.match(/id="network">([\\s\\S]*?)<\\/script>/)[1]));
   const pixels = cnnExplainer.normalise(network, network.samples[0].pixels);
-  const run = async () => Array.from(cnnExplainer.forward(network, pixels).at(-1).values);
 """
+OURS = PAGE + "const ready = Promise.resolve(() => cnnExplainer.forward(network, pixels).at(-1).values);"
 TENSORFLOW = (
-    OURS.rpartition("const run")[0]
+    PAGE
     + """
   const tf = require("@tensorflow/tfjs");
-  const layers = network.layers.map((layer) => {
-    const shape = [layer.out, layer.in, layer.kernel, layer.kernel];
-    if (layer.kind === "conv") {
-      const [kernel, bias] = [tf.tensor(layer.weight, shape).transpose([2, 3, 1, 0]), tf.tensor1d(layer.bias)];
-      return (x) => tf.add(tf.conv2d(x, kernel, 1, "valid"), bias);
-    }
-    if (layer.kind === "relu") return tf.relu;
-    if (layer.kind === "pool") return (x) => tf.maxPool(x, 2, 2, "valid");
-    if (layer.kind === "flatten") return (x) => x.reshape([1, -1]);
-    const [kernel, bias] = [tf.tensor(layer.weight, [layer.out, layer.in]).transpose(), tf.tensor1d(layer.bias)];
-    return (x) => tf.add(tf.matMul(x, kernel), bias);
+  if (process.argv[2] === "wasm") require("@tensorflow/tfjs-backend-wasm");
+  const ready = tf.setBackend(process.argv[2]).then(() => {
+    const layers = network.layers.map((layer) => {
+      const shape = [layer.out, layer.in, layer.kernel, layer.kernel];
+      if (layer.kind === "conv") {
+        const [filter, bias] = [tf.tensor(layer.weight, shape).transpose([2, 3, 1, 0]), tf.tensor1d(layer.bias)];
+        return (x) => tf.fused.conv2d({ x, filter, strides: 1, pad: "valid", bias, activation: "relu" });
+      }
+      if (layer.kind === "relu") return (x) => x; // done with the convolution
+      if (layer.kind === "pool") return (x) => tf.maxPool(x, 2, 2, "valid");
+      if (layer.kind === "flatten") return (x) => x.reshape([1, -1]);
+      const [b, bias] = [tf.tensor(layer.weight, [layer.out, layer.in]).transpose(), tf.tensor1d(layer.bias)];
+      return (a) => tf.fused.matMul({ a, b, bias });
+    });
+    const input = tf.tensor(pixels, [1, 3, network.size, network.size]).transpose([0, 2, 3, 1]);
+    return () => tf.tidy(() => layers.reduce((x, layer) => layer(x), input).dataSync());
   });
-  const input = tf.tensor(pixels, [1, 3, 64, 64]).transpose([0, 2, 3, 1]);
-  const run = async () => Array.from(tf.tidy(() => layers.reduce((x, layer) => layer(x), input)).dataSync());
 """
 )
 LOOP = """
-  const lines = require("readline").createInterface({ input: process.stdin });
-  lines.on("line", async () => console.log(JSON.stringify(await run())));
+  ready.then((run) => {
+    const lines = require("readline").createInterface({ input: process.stdin });
+    lines.on("line", () => console.log(JSON.stringify(Array.from(run()))));
+  });
 """
 
 
 def rows() -> Iterator[Row]:
-    """Latency beside PyTorch, its best layout of memory, and TensorFlow.js without a graphics card; then bytes."""
-    work = "Tiny VGG, forward pass of one picture 3x64x64 in JavaScript"
-    model = TinyVGG().eval()
-    picture = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        page = export_web(model, folder, [str(label) for label in range(10)], picture.expand(10, -1, -1, -1))
-        yield Row("page of Tiny VGG with ten pictures", "a megabyte", note=f"{page.stat().st_size:,} bytes")
-        if shutil.which("node") is None:
-            yield from absent(work, "PyTorch", "Node is not installed")
-            return
-        node = _Node(OURS, page)
-        x = picture / 255
-        last = x.to(memory_format=torch.channels_last)
-        peers = {"PyTorch, one thread": _call(model, x), "PyTorch, one thread, channels-last": _call(model, last)}
-        yield from compare(work, node, peers, tolerance=1e-4)
-        found = subprocess.run(["node", "-e", 'require.resolve("@tensorflow/tfjs")'], capture_output=True)
-        if found.returncode:
-            yield from absent(work, "TensorFlow.js", "TensorFlow.js is not installed")
-        else:
-            tensorflow = _Node(TENSORFLOW, page)
-            yield from compare(work, node, {"TensorFlow.js, plain CPU": tensorflow}, tolerance=1e-4)
-            tensorflow.close()
-        node.close()
+    """Latency for three sizes of picture beside TensorFlow.js without a graphics card, and PyTorch; then bytes."""
+    for side in (32, 64, 128):
+        model, size = TinyVGG(side).eval(), f"3x{side}x{side}"
+        picture = torch.randint(256, (1, 3, side, side), dtype=torch.uint8)
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as programs:
+            page = export_web(model, folder, [str(label) for label in range(10)], picture.expand(10, -1, -1, -1))
+            yield Row("page of Tiny VGG with ten pictures", "a megabyte", size, note=f"{page.stat().st_size:,} bytes")
+            if shutil.which("node") is None:
+                yield from absent(WORK, "TensorFlow.js", "Node is not installed", size)
+                continue
+            peers = {}
+            for backend, package in PACKAGES.items():
+                found = subprocess.run(["node", "-e", f'require.resolve("@tensorflow/{package}")'], capture_output=True)
+                if found.returncode:
+                    yield from absent(WORK, f"TensorFlow.js, {backend}", f"{package} is not installed", size)
+                else:
+                    peers[backend] = programs.enter_context(_Node(TENSORFLOW, page, backend))
+            node = programs.enter_context(_Node(OURS, page))
+            x = (picture / 255).to(memory_format=torch.channels_last)
+            yield from compare(
+                WORK,
+                node,
+                {f"TensorFlow.js, {backend}": peer for backend, peer in peers.items() if backend == "wasm"},
+                defaults={f"TensorFlow.js, {backend}": peer for backend, peer in peers.items() if backend == "cpu"},
+                limits={"PyTorch's native code, channels-last": _call(model, x)},
+                size=size,
+                tolerance=1e-4,
+            )
 
 
 class _Node:
     """A program under Node that runs once per line it is sent, and answers with logits."""
 
-    def __init__(self, program: str, page: Path) -> None:
-        command = ["node", "-e", program + LOOP, str(page)]
+    def __init__(self, program: str, page: Path, *arguments: str) -> None:
+        command = ["node", "-e", program + LOOP, str(page), *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -98,7 +111,10 @@ class _Node:
             line = self.process.stdout.readline()
         return [float(value) for value in json.loads(line)]
 
-    def close(self) -> None:
+    def __enter__(self) -> _Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait()
 

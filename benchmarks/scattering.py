@@ -11,22 +11,24 @@ from torch import Tensor
 from benchmarks.table import Row, absent, compare
 from reprise.nn import Scattering2D
 
-CASES = ((2, 32, 128), (3, 64, 64))  # J, side, batch
+BATCHES, SIDES = ((8, 32), (32, 32), (128, 32)), ((16, 32), (16, 64), (16, 128))  # pictures, side in pixels
 
 
 def rows() -> Iterator[Row]:
-    """Two sizes; kymatio with the whole batch at once, as it is used, and in chunks that keep more in the cache."""
-    for J, side, batch in CASES:
-        x = torch.randn(batch, 1, side, side)
-        work = f"Scattering2D, J={J}, L=8, {batch} pictures 1x{side}x{side}"
-        if find_spec("kymatio") is None:
-            yield from absent(work, "kymatio", "kymatio is not installed")
-            continue
-        from kymatio import Scattering2D as Kymatio
+    """Three batches, then three sizes of picture; kymatio at once, as it is used, and by parts that fit in a cache."""
+    for J, cases in ((2, BATCHES), (3, SIDES)):
+        work = f"Scattering2D, J={J}, L=8"
+        for batch, side in cases:
+            x, size = torch.randn(batch, 1, side, side), f"{batch} pictures 1x{side}x{side}"
+            if find_spec("kymatio") is None:
+                yield from absent(work, "kymatio", "kymatio is not installed", size)
+                continue
+            from kymatio import Scattering2D as Kymatio
 
-        ours, theirs = Scattering2D(J, (side, side)), Kymatio(J=J, shape=(side, side), frontend="torch")
-        peers = {"kymatio, torch": _call(theirs, x, batch), "kymatio, torch, chunks of 32": _call(theirs, x, 32)}
-        yield from compare(work, _call(ours, x, batch), peers)
+            ours, theirs = Scattering2D(J, (side, side)), Kymatio(J=J, shape=(side, side), frontend="torch")
+            parts = {f"kymatio, torch, {n} at a time": _call(theirs, x, n) for n in (8, 32) if n < batch}
+            whole = {"kymatio, torch, all at once": _call(theirs, x, batch)}
+            yield from compare(work, _call(ours, x, batch), whole | parts, size=size)
 
 
 def _call(scattering: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> Callable[[], Tensor]:

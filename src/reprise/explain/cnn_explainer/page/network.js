@@ -47,19 +47,24 @@ export function forward(network, pixels) {
 const APPLY = {
   conv(layer, { shape, values }) {
     const side = outputSide(shape[1], layer);
+    const planes = padded(values, shape[1], layer.padding);
     const result = new Float32Array(layer.out * side * side);
-    const sum = new Float64Array(side * side);
+    const sums = new Float64Array(side); // of one row, so that they stay in the processor's cache
     for (let filter = 0; filter < layer.out; filter++) {
-      sum.fill(layer.bias[filter]);
-      for (let channel = 0; channel < shape[0]; channel++) {
-        correlate(sum, side, planeOf(values, shape[1], channel), shape[1], kernelOf(layer, filter, channel), layer);
+      for (let row = 0; row < side; row++) {
+        sums.fill(layer.bias[filter]);
+        for (let channel = 0; channel < layer.in; channel++) correlateRow(sums, planes, row, layer, filter, channel);
+        result.set(sums, (filter * side + row) * side);
       }
-      result.set(sum, filter * side * side);
     }
     return { shape: [layer.out, side, side], values: result };
   },
 
-  relu: (_, { shape, values }) => ({ shape, values: values.map((value) => Math.max(0, value)) }),
+  relu(_, { shape, values }) {
+    const result = new Float32Array(values.length);
+    for (let index = 0; index < values.length; index++) result[index] = values[index] < 0 ? 0 : values[index];
+    return { shape, values: result };
+  },
 
   pool(layer, { shape, values }) {
     const side = outputSide(shape[1], layer);
@@ -112,26 +117,53 @@ export function kernelsOf(layer, filter) {
   return layer.weight.subarray(filter * length, (filter + 1) * length);
 }
 
-/**
- * Add the correlation of a plane with a kernel to `sum`. Padding is never copied: taps outside are skipped. Row by row,
- * so that the sums of a row stay in the processor's cache for all its taps.
- */
-function correlate(sum, side, plane, width, kernelValues, { kernel, stride, padding }) {
-  for (let row = 0; row < side; row++) {
-    const base = row * side;
-    for (let tapRow = 0; tapRow < kernel; tapRow++) {
-      const y = row * stride + tapRow - padding;
-      if (y < 0 || y >= width) continue;
-      for (let tapCol = 0; tapCol < kernel; tapCol++) {
-        const weight = kernelValues[tapRow * kernel + tapCol];
-        const first = Math.max(0, Math.ceil((padding - tapCol) / stride));
-        const last = base + Math.min(side - 1, Math.floor((width - 1 + padding - tapCol) / stride));
-        let source = y * width + first * stride + tapCol - padding;
-        for (let target = base + first; target <= last; target++, source += stride) {
-          sum[target] += weight * plane[source];
-        }
-      }
+/** Maps with their padding, in the precision that sums are made in: { values, width }. */
+function padded(values, side, padding) {
+  const [rows, width] = [values.length / side, side + 2 * padding];
+  const result = new Float64Array((rows / side) * width * width);
+  for (let row = 0; row < rows; row++) {
+    const target = Math.floor(row / side) * width + (row % side) + padding; // a row of the padded maps
+    result.set(values.subarray(row * side, (row + 1) * side), target * width + padding);
+  }
+  return { values: result, width };
+}
+
+/** Add a row of the correlation of an input channel with its kernel to `sums`. */
+function correlateRow(sums, { values, width }, row, layer, filter, channel) {
+  const { kernel, stride, weight } = layer;
+  let tap = (filter * layer.in + channel) * kernel * kernel;
+  let start = (channel * width + row * stride) * width;
+  if (kernel === 3 && stride === 1) return correlateRow3(sums, values, width, start, weight, tap);
+  for (let tapRow = 0; tapRow < kernel; tapRow++, start += width) {
+    for (let tapCol = 0; tapCol < kernel; tapCol++, tap++) {
+      const factor = weight[tap];
+      let source = start + tapCol;
+      for (let col = 0; col < sums.length; col++, source += stride) sums[col] += factor * values[source];
     }
+  }
+}
+
+/** The same for 3x3 kernels at stride 1: all nine taps at once, so that every sum is read and written once. */
+function correlateRow3(sums, values, width, top, weight, tap) {
+  // Not by destructuring, which costs more than the sums here.
+  const a = weight[tap], b = weight[tap + 1], c = weight[tap + 2];
+  const d = weight[tap + 3], e = weight[tap + 4], f = weight[tap + 5];
+  const g = weight[tap + 6], h = weight[tap + 7], i = weight[tap + 8];
+  const middle = top + width, bottom = middle + width;
+  let p = values[top], q = values[top + 1];
+  let r = values[middle], s = values[middle + 1];
+  let t = values[bottom], u = values[bottom + 1];
+  for (let col = 0; col < sums.length; col++) {
+    const x = values[top + 2 + col];
+    const y = values[middle + 2 + col];
+    const z = values[bottom + 2 + col];
+    sums[col] = sums[col] + a * p + b * q + c * x + d * r + e * s + f * y + g * t + h * u + i * z;
+    p = q;
+    q = x;
+    r = s;
+    s = y;
+    t = u;
+    u = z;
   }
 }
 
@@ -159,11 +191,15 @@ export function flattenOrder(layer, [channels, side]) {
 /** What each input channel adds to a convolution's map: one plane per channel; their sum and the bias are the map. */
 export function intermediates(column, filter) {
   const { layer, before, shape } = column;
+  const planes = padded(before.values, before.shape[1], layer.padding);
   return Array.from({ length: layer.in }, (_, channel) => {
-    const sum = new Float64Array(shape[1] ** 2);
-    const plane = planeOf(before.values, before.shape[1], channel);
-    correlate(sum, shape[1], plane, before.shape[1], kernelOf(layer, filter, channel), layer);
-    return Float32Array.from(sum);
+    const result = new Float32Array(shape[1] ** 2);
+    for (let row = 0; row < shape[1]; row++) {
+      const sums = new Float64Array(shape[1]);
+      correlateRow(sums, planes, row, layer, filter, channel);
+      result.set(sums, row * shape[1]);
+    }
+    return result;
   });
 }
 
