@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from benchmarks.resources import count_flops
 from benchmarks.table import Row, compare
 from reprise.nn import IBN, ibn_resnet
 from reprise.training import fit
 
-STEPS = 5
+STEPS = 2
 
 
 class TwoLayers(nn.Module):
@@ -29,23 +30,32 @@ class TwoLayers(nn.Module):
 
 
 def rows() -> Iterator[Row]:
-    """One layer in two memory layouts on a large and a small map, then training steps in two layouts."""
-    for n, channels, side in ((32, 64, 56), (128, 128, 8)):
-        for layout, name in ((torch.contiguous_format, "contiguous"), (torch.channels_last, "channels-last")):
-            x = torch.randn(n, channels, side, side).contiguous(memory_format=layout)
+    """One layer in two memory layouts for three batches, then training steps in two layouts."""
+    channels, side = 64, 32
+    for layout, name in ((torch.contiguous_format, "contiguous"), (torch.channels_last, "channels-last")):
+        for batch in (4, 32, 128):
+            x = torch.randn(batch, channels, side, side).contiguous(memory_format=layout)
             dy = torch.randn_like(x)
-            work = f"IBN({channels}), forward and backward, {tuple(x.shape)}, {name}"
-            ours = _step(IBN(channels), x, dy)
-            yield from compare(work, ours, {"InstanceNorm2d + BatchNorm2d": _step(TwoLayers(channels), x, dy)})
-            peer = {"BatchNorm2d alone": _step(nn.BatchNorm2d(channels), x, dy)}
-            yield from compare(work, ours, peer, tolerance=None)  # another function
-    images, labels = torch.rand(128 * STEPS, 3, 32, 32), torch.randint(10, (128 * STEPS,))
-    yield from compare(
-        f"small IBN-Net-a, {STEPS} training steps of 128 pictures 3x32x32, channels-last",
-        lambda: _train(images, labels, True),
-        {"contiguous": lambda: _train(images, labels, False)},
-        tolerance=None,  # rounding grows in training
-    )
+            yield from compare(
+                f"IBN({channels}), forward and backward, maps {side}x{side}, {name}",
+                _step(IBN(channels), x, dy),
+                {"InstanceNorm2d + BatchNorm2d": _step(TwoLayers(channels), x, dy)},
+                limits={"BatchNorm2d alone": _step(nn.BatchNorm2d(channels), x, dy)},  # another function, for scale
+                size=f"batch {batch}",
+                # Moments and values each read x, and their derivatives x and dy: six maps; y and dx are written.
+                traffic=8 * x.nbytes,
+            )
+    for batch in (8, 32, 128):
+        images, labels = torch.rand(batch * STEPS, 3, 32, 32), torch.randint(10, (batch * STEPS,))
+        ours = _train(images, labels, batch, True)
+        yield from compare(
+            f"small IBN-Net-a, {STEPS} training steps on 3x32x32, channels-last",
+            ours,
+            defaults={"the same, contiguous": _train(images, labels, batch, False)},
+            size=f"batch {batch}",
+            tolerance=None,  # rounding grows in training
+            flops=count_flops(ours),
+        )
 
 
 def _step(layer: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], list[Tensor]]:
@@ -58,6 +68,7 @@ def _step(layer: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], list[Tensor]]
     return work
 
 
-def _train(images: Tensor, labels: Tensor, channels_last: bool) -> None:
+def _train(images: Tensor, labels: Tensor, batch: int, channels_last: bool) -> Callable[[], object]:
     net = ibn_resnet(block="basic", layers=(1, 1, 1, 1), widths=(32, 64, 128, 128), num_classes=10, small_input=True)
-    fit(net, images, labels, steps=STEPS, optimizer="sgd", channels_last=channels_last)
+    options = {"steps": STEPS, "batch_size": batch, "optimizer": "sgd", "channels_last": channels_last}
+    return lambda: fit(net, images, labels, **options)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.resources import count_flops
 from benchmarks.table import Row, compare
 from reprise.nn import CMixer, SMixer, SpaRTAN, SpaRTANBlock, WaveModulation
 from reprise.nn.layer_scale import LayerScale
@@ -29,33 +31,37 @@ class PublishedModulation(nn.Module):
 
 
 def rows() -> Iterator[Row]:
-    """The whole network; one block; the modulation alone."""
+    """The whole network; blocks of two stages; the modulation alone; each for three batches."""
     net = SpaRTAN().eval().to(memory_format=torch.channels_last)
-    for side in (224, 256):
-        x = torch.randn(4, 3, side, side)
-        yield from compare(
-            f"SpaRTAN forward, {tuple(x.shape)}",
-            lambda x=x: _forward(net, x),
-            {"its parts one by one, nothing between them": _parts(net, x)},
-            tolerance=None,  # the parts' outputs are thrown away
-        )
+    for batch in (1, 2, 4):
+        x = torch.randn(batch, 3, 224, 224)
+        ours = partial(_forward, net, x)
+        parts = {"its parts one by one, nothing between them": _parts(net, x)}
+        work = "SpaRTAN forward, pictures 3x224x224"
+        yield from compare(work, ours, limits=parts, size=f"batch {batch}", flops=count_flops(ours))
     for dim, side, late in ((64, 28, False), (128, 14, True)):
         block = SpaRTANBlock(dim, 2 if late else 4, depthwise=late, grouped=late, layer_scale=1.0)
         published = copy.deepcopy(block)
         published.channel.modulation = PublishedModulation(published.channel.modulation.weight)
-        x = torch.randn(32, dim, side, side)
-        yield from compare(
-            f"SpaRTANBlock({dim}), forward and backward, {tuple(x.shape)}",
-            _step(block.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)),
-            {"contiguous, permuted for the modulation and back": _step(published, x)},
-            tolerance=1e-2,  # of gradients summed over batch and pixels
-        )
-    wave, x = WaveModulation(256), torch.randn(32, 256, 28, 28)
+        work = f"SpaRTANBlock({dim}), forward and backward, maps {side}x{side}"
+        for batch in (2, 8, 32):
+            yield from _both_layouts(work, block, published, torch.randn(batch, dim, side, side))
+    wave, work = WaveModulation(256), "WaveModulation(256), forward and backward, maps 28x28"
+    for batch in (2, 8, 32):
+        yield from _both_layouts(work, wave, PublishedModulation(wave.weight), torch.randn(batch, 256, 28, 28))
+
+
+def _both_layouts(work: str, ours: nn.Module, published: nn.Module, x: Tensor) -> Iterator[Row]:
+    """Ours channels-last; the published way in the layout that it comes in, and channels-last, too."""
+    last, size = x.contiguous(memory_format=torch.channels_last), f"batch {len(x)}"
+    tuned = copy.deepcopy(published).to(memory_format=torch.channels_last)
     yield from compare(
-        f"WaveModulation(256), forward and backward, {tuple(x.shape)}",
-        _step(wave, x.to(memory_format=torch.channels_last)),
-        {"contiguous, permuted and back": _step(PublishedModulation(wave.weight), x)},
-        tolerance=1e-2,
+        work,
+        _step(copy.deepcopy(ours).to(memory_format=torch.channels_last), last),
+        {"permuted for the modulation and back, channels-last": _step(tuned, last)},
+        defaults={"permuted for the modulation and back, contiguous": _step(published, x)},
+        size=size,
+        tolerance=1e-2,  # of gradients summed over batch and pixels
     )
 
 

@@ -79,7 +79,7 @@ class L2SVMLoss(nn.Module):
         """
         _check_scores(scores)
         weight = self.C / {"mean": scores.numel(), "sum_classes": len(scores), "sum": 1}[self.reduction]
-        value = weight * _SquaredHinge.apply(scores, _signs(targets, scores).to(scores.dtype))
+        value: Tensor = _SquaredHinge.apply(scores, _signs(targets, scores).to(scores.dtype), weight)
         (layer,) = self._regularized
         return value if layer is None else value + self._penalty(layer.weight)  # type: ignore[arg-type]
 
@@ -94,18 +94,24 @@ class L2SVMLoss(nn.Module):
 
 
 class _SquaredHinge(torch.autograd.Function):
-    """Sum of max(0, 1 - y f)^2. Autograd alone would fill more arrays of the size of the scores."""
+    """Weighted sum of max(0, 1 - y f)^2. Autograd alone would fill more arrays of the size of the scores."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, signs: Tensor) -> Tensor:
-        ctx.save_for_backward(scores, signs)
-        violation = _violation(scores, signs).flatten()
-        return violation.dot(violation)
+    def forward(ctx: Any, scores: Tensor, signs: Tensor, weight: float) -> Tensor:
+        violation = _violation(scores, signs)
+        flat = violation.flatten()
+        value = weight * flat.dot(flat)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(scores, signs)
+            ctx.weight, ctx.slope = weight, violation.mul_(signs)
+        return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         scores, signs = ctx.saved_tensors
-        return (-2 * gradient) * (_violation(scores, signs) * signs), None
+        # A second derivative needs to see what the slope is made of.
+        slope = _violation(scores, signs) * signs if torch.is_grad_enabled() else ctx.slope
+        return (-2 * ctx.weight * gradient) * slope, None, None
 
 
 def _violation(scores: Tensor, signs: Tensor) -> Tensor:
