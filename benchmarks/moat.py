@@ -52,23 +52,24 @@ def rows() -> Iterator[Row]:
             parts = {"its convolutions, products, norms, GELUs alone": _parts(block, x)}
             work, ours = "MOATBlock(384), forward, maps 14x14, channels-last", partial(block, x)
             yield from compare(work, ours, limits=parts, size=size, flops=count_flops(ours))
-        yield from _strided(batch)
     for window, side in ((14, 14), (7, 28)):
-        for batch in (1, 4, 8):
-            yield from _windows(window, side, batch)
+        for backward in (False, True):
+            for batch in (1, 4, 8):
+                yield from _windows(window, side, batch, backward)
+    for batch in (1, 4, 16):
+        yield from _strided(batch)
 
 
-def _windows(window: int, side: int, batch: int) -> Iterator[Row]:
+def _windows(window: int, side: int, batch: int, backward: bool) -> Iterator[Row]:
     """Attention in windows against the usual way to write it."""
-    x, size = torch.randn(batch, 384, side, side), f"batch {batch}"
-    maps = x.contiguous(memory_format=torch.channels_last)
+    maps = torch.randn(batch, 384, side, side).contiguous(memory_format=torch.channels_last)
     attention = RelPosAttention2d(384, window=window, rel_pos_size=window)
     usual, peer = UsualAttention(attention, window), "indexed bias, softmax spelled out"
-    work = f"RelPosAttention2d(384, window={window}), maps {side}x{side}, channels-last"
-    with torch.inference_mode():
-        yield from compare(f"{work}, forward", partial(attention, maps), {peer: partial(usual, maps)}, size=size)
-    both = {peer: _step(usual, maps)}
-    yield from compare(f"{work}, forward and backward", _step(attention, maps), both, size=size)
+    ways = "forward and backward" if backward else "forward"
+    work = f"RelPosAttention2d(384, window={window}), {ways}, maps {side}x{side}, channels-last"
+    with torch.inference_mode(not backward):
+        call = _step if backward else partial
+        yield from compare(work, call(attention, maps), {peer: call(usual, maps)}, size=f"batch {batch}")
 
 
 def _strided(batch: int) -> Iterator[Row]:

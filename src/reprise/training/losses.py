@@ -144,15 +144,18 @@ def svm_targets(targets: Tensor, num_classes: int) -> Tensor:
         raise ValueError(f"targets must be (N,) integers, not {targets.dtype} of shape {tuple(targets.shape)}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-    targets, last = targets.long(), max(1, num_classes - 1)
-    if len(targets):
-        lowest, highest = (int(value) for value in targets.aminmax())
-        if lowest < 0 or highest > last:
-            raise ValueError(f"targets must lie in 0..{last}; they go from {lowest} to {highest}")
+    targets = targets.long()
     if num_classes == 1:
+        _check_classes(targets, 1)
         return (2 * targets - 1).float()[:, None]
+    if not targets.is_cpu:  # where a class outside the range would end the process
+        _check_classes(targets, num_classes - 1)
     signs = torch.full((len(targets), num_classes), -1.0, device=targets.device)
-    return signs.scatter_(1, targets[:, None], 1.0)
+    try:
+        return signs.scatter_(1, targets[:, None], 1.0)
+    except RuntimeError:
+        _check_classes(targets, num_classes - 1)
+        raise
 
 
 def svm_predict(scores: Tensor, rule: str = "score") -> Tensor:
@@ -226,6 +229,13 @@ def calibrate(scores: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
 def _check_scores(scores: Tensor) -> None:
     if scores.ndim != 2 or scores.numel() == 0 or not scores.is_floating_point():
         raise ValueError(f"scores must be floats of shape (N, K), not {scores.dtype} of shape {tuple(scores.shape)}")
+
+
+def _check_classes(targets: Tensor, last: int) -> None:
+    if len(targets):
+        lowest, highest = (int(value) for value in targets.aminmax())
+        if lowest < 0 or highest > last:
+            raise ValueError(f"targets must lie in 0..{last}; they go from {lowest} to {highest}")
 
 
 def _signs(targets: Tensor, scores: Tensor) -> Tensor:
