@@ -23,4 +23,4 @@ def rows() -> Iterator[Row]:
         seconds = (time.perf_counter() - start) / EPISODES
         verdict = "" if successes >= ASKED * EPISODES else f", fewer than {ASKED:.0%}"
         note = f"{successes} of {EPISODES} succeed{verdict}; {seconds:.2f} s an episode"
-        yield Row(f"{family}: the expert, {EPISODES} episodes", "none", note=note)
+        yield Row(f"{family}: the expert", "none", f"{EPISODES} episodes", note=note)

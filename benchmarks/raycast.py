@@ -19,7 +19,11 @@ from reprise.envs import Poses, RayCaster
 
 SCENES = 8  # drawn in one call
 SIZES = {"box": ".035 .03 .025", "sphere": ".035", "cylinder": ".03 .035", "capsule": ".02 .03"}
-CHEAP = '<quality offsamples="0" shadowsize="0"/>'
+QUALITY = {  # of OpenGL: what the model says and what the scene leaves out
+    "defaults": ("", ()),
+    "shadows": ('<quality offsamples="0" shadowsize="512"/>', ("REFLECTION", "SKYBOX", "HAZE")),
+    "cheapest": ('<quality offsamples="0" shadowsize="0"/>', ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")),
+}
 SCENE = """
 <mujoco>
   <visual>{quality}<headlight ambient=".4 .4 .4" diffuse=".4 .4 .4"/></visual>
@@ -39,7 +43,7 @@ SCENE = """
 """
 
 
-def scenes(cheap: bool = False) -> tuple[mujoco.MjModel, list[mujoco.MjData]]:
+def scenes(quality: str = "cheapest") -> tuple[mujoco.MjModel, list[mujoco.MjData]]:
     """A table with a post and 12 free bodies on a chequered floor, 15 geoms, in several states."""
     generator = np.random.default_rng(0)
     bodies = ""
@@ -47,9 +51,10 @@ def scenes(cheap: bool = False) -> tuple[mujoco.MjModel, list[mujoco.MjData]]:
         kind = list(SIZES)[i % 4]
         rgb = " ".join(f"{part:.2f}" for part in generator.uniform(0.2, 0.9, 3))
         bodies += f'<body><freejoint/><geom type="{kind}" size="{SIZES[kind]}" rgba="{rgb} 1"/></body>'
-    quality = CHEAP if cheap else ""
-    options = {"quality": quality, "shadow": "false" if cheap else "true", "reflectance": 0 if cheap else 0.2}
-    model = mujoco.MjModel.from_xml_string(SCENE.format(bodies=bodies, **options))
+    reflectance, shadow = 0.2 if quality == "defaults" else 0, "false" if quality == "cheapest" else "true"
+    model = mujoco.MjModel.from_xml_string(
+        SCENE.format(bodies=bodies, quality=QUALITY[quality][0], reflectance=reflectance, shadow=shadow)
+    )
     states = []
     for _ in range(SCENES):
         data = mujoco.MjData(model)
@@ -63,44 +68,40 @@ def scenes(cheap: bool = False) -> tuple[mujoco.MjModel, list[mujoco.MjData]]:
 
 
 def rows() -> Iterator[Row]:
-    """Colour, by OpenGL as it comes and as cheap as it gets; ids, depth and colour by MuJoCo's rays."""
+    """Colour alone, then with shadows, against OpenGL; with depth and ids against MuJoCo's rays."""
+    work = f"{SCENES} pictures of 15 geoms"
     model, states = scenes()
-    poses = Poses.of(states)
-    for size in (64, 128):
-        work = f"{SCENES} pictures of 15 geoms, {size}x{size}"
-        caster = RayCaster(model, size, size)
-        drawn = RayCaster(model, size, size, channels=("rgb", "depth", "geom"))
-        shaded = RayCaster(model, size, size, shadows=True)
-        out, all_out, shaded_out = caster.buffers(SCENES), drawn.buffers(SCENES), shaded.buffers(SCENES)
-
-        def colour(caster: RayCaster = caster, out: Any = out) -> Any:
-            return caster.render(poses, out)
-
-        def everything(caster: RayCaster = drawn, out: Any = all_out) -> Any:
-            return caster.render(poses, out)
-
-        def with_shadows(caster: RayCaster = shaded, out: Any = shaded_out) -> Any:
-            return caster.render(poses, out)
-
+    for pixels in (32, 64, 128):
+        size = f"{pixels}x{pixels}"
+        plain = _ours(pixels, states)
+        shaded = _ours(pixels, states, shadows=True)
+        everything = _ours(pixels, states, channels=("rgb", "depth", "geom"))
+        rays = {"mj_multiRay, shaded in NumPy": _multi_ray(model, states, pixels)}
         try:
-            peers = {cheap: _opengl(size, cheap) for cheap in (False, True)}
+            cheapest, shadows, defaults = (_opengl(pixels, quality) for quality in ("cheapest", "shadows", "defaults"))
         except Exception as error:  # whatever a machine without OpenGL says
-            yield from absent(work, "mujoco.Renderer", f"no OpenGL here: {error}")
+            yield from absent(work, "mujoco.Renderer", f"no OpenGL here: {error}", size)
         else:
             name = f"mujoco.Renderer ({os.environ['MUJOCO_GL']})"
-            yield from compare(f"{work}, shadows", with_shadows, {f"{name}, defaults": peers[False]}, tolerance=None)
-            yield from compare(work, colour, {f"{name}, cheapest settings": peers[True]}, tolerance=None)
-        rays = {"mj_multiRay, shaded in NumPy": _multi_ray(model, states, caster, size)}
-        yield from compare(f"{work}, with depth and ids", everything, rays, tolerance=None)
+            yield from compare(work, plain, {name: cheapest}, size=size, tolerance=None)
+            yield from compare(
+                f"{work}, shadows", shaded, {name: shadows}, defaults={name: defaults}, size=size, tolerance=None
+            )
+        yield from compare(f"{work}, with depth and ids", everything, rays, size=size, tolerance=None)
 
 
-def _opengl(size: int, cheap: bool) -> Callable[[], Any]:
-    model, states = scenes(cheap)
-    renderer = mujoco.Renderer(model, size, size)
-    out = np.empty((SCENES, size, size, 3), np.uint8)
-    if cheap:
-        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
-            renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
+def _ours(pixels: int, states: list[mujoco.MjData], **options: Any) -> Callable[[], Any]:
+    caster = RayCaster(scenes()[0], pixels, pixels, **options)
+    poses, out = Poses.of(states), caster.buffers(SCENES)
+    return lambda: caster.render(poses, out)
+
+
+def _opengl(pixels: int, quality: str) -> Callable[[], Any]:
+    model, states = scenes(quality)
+    renderer = mujoco.Renderer(model, pixels, pixels)
+    out = np.empty((SCENES, pixels, pixels, 3), np.uint8)
+    for flag in QUALITY[quality][1]:
+        renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
 
     def draw() -> np.ndarray:
         for data, picture in zip(states, out, strict=True):
@@ -111,10 +112,10 @@ def _opengl(size: int, cheap: bool) -> Callable[[], Any]:
     return draw
 
 
-def _multi_ray(model: mujoco.MjModel, states: list[mujoco.MjData], caster: RayCaster, size: int) -> Callable[[], Any]:
+def _multi_ray(model: mujoco.MjModel, states: list[mujoco.MjData], pixels: int) -> Callable[[], Any]:
     turn, eye = states[0].cam_xmat[0].reshape(3, 3), states[0].cam_xpos[0].copy()
-    rays = np.ascontiguousarray((caster.rays() @ turn.T).reshape(-1))
-    ids, distance, normal = np.empty(size * size, np.int32), np.empty(size * size), np.empty(3 * size * size)
+    rays = np.ascontiguousarray((RayCaster(model, pixels, pixels).rays() @ turn.T).reshape(-1))
+    ids, distance, normal = np.empty(pixels**2, np.int32), np.empty(pixels**2), np.empty(3 * pixels**2)
     light = np.array([0.3, -0.4, 1.0]) / np.linalg.norm([0.3, -0.4, 1.0])
     colours = np.concatenate([255 * model.geom_rgba[:, :3], [[230, 235, 240]]])
 

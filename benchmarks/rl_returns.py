@@ -48,9 +48,7 @@ def rows() -> Iterator[Row]:
             peer = getattr(sb3, name)("MlpPolicy", peer_env, **settings, seed=seed, device="cpu").learn(steps)
             theirs.append(_returns(task, lambda x, p=peer: p.predict(x, deterministic=True)[0]))
         note = " against ".join(f"{np.mean(values):.1f} ± {np.std(values):.1f}" for values in (ours, theirs))
-        yield Row(
-            f"return of {name} on {task} after {steps:,} steps, {len(SEEDS)} seeds", "stable-baselines3", note=note
-        )
+        yield Row(f"return of {name} on {task}, {len(SEEDS)} seeds", "stable-baselines3", f"{steps:,} steps", note=note)
 
 
 def _returns(task: str, act: Any, episodes: int = 20) -> float:

@@ -1,8 +1,13 @@
-"""Steps of vectorised worlds against Gymnasium's vector environments, mujoco.rollout alone, and gym-pusht."""
+"""Steps of vectorised worlds against Gymnasium's vector environments, mujoco.rollout alone, and gym-pusht.
+
+Gymnasium's side hands out its observations without a copy and without its checks: the best that its user can choose;
+the number of AsyncVectorEnv's processes is that of the environments.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,14 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from benchmarks.table import Row, absent, compare
 from reprise.envs import MujocoWorld, PushT
 from reprise.envs.vector import Info
 
-COUNT, STEPS = 64, 10  # environments, and steps in a call
-PROCESSES = 32  # AsyncVectorEnv starts one for each environment
-THREADS = 2
+COUNTS = 4, 8, 16  # environments; AsyncVectorEnv starts a process for each
+STEPS = 10  # in a call
 
 
 class HalfCheetah(MujocoWorld):
@@ -48,48 +53,46 @@ class HalfCheetah(MujocoWorld):
 
 
 def rows() -> Iterator[Row]:
-    """HalfCheetah without pictures on one and two threads; Push-T with states and with pictures."""
-    actions = np.random.default_rng(0).uniform(-1, 1, (COUNT, 6)).astype(np.float32)
-    for threads in (1, 2):
-        ours = HalfCheetah(COUNT, threads)
-        work = f"HalfCheetah, {COUNT} environments, {STEPS} steps, {threads} threads"
-        yield from compare(
-            work, _stepping(ours, actions), {"mujoco.rollout alone": _rollout(ours, actions)}, tolerance=None
+    """HalfCheetah on one core and on both; Push-T with states and with pictures."""
+    for count in (4, 16, 64):
+        ours, actions = HalfCheetah(count), np.random.default_rng(0).uniform(-1, 1, (count, 6)).astype(np.float32)
+        work, limits = f"HalfCheetah-v5, {STEPS} steps, 1 thread", {"mujoco.rollout alone": _rollout(ours, actions)}
+        yield from _against(SyncVectorEnv, work, ours, actions, "HalfCheetah-v5")
+        yield from compare(work, _stepping(ours, actions), limits=limits, size=_size(count), tolerance=None)
+    for count in COUNTS:
+        ours, actions = HalfCheetah(count, 2), np.random.default_rng(0).uniform(-1, 1, (count, 6)).astype(np.float32)
+        yield from _against(
+            AsyncVectorEnv, f"HalfCheetah-v5, {STEPS} steps, 2 threads", ours, actions, "HalfCheetah-v5"
         )
-    work = f"HalfCheetah, {PROCESSES} environments, {STEPS} steps, {THREADS} threads"
-    ours = HalfCheetah(PROCESSES, THREADS)
-    try:
-        makers = [lambda: gymnasium.make("HalfCheetah-v5")] * PROCESSES
-        asynchronous = gymnasium.vector.AsyncVectorEnv(makers)
-    except Exception as error:  # whatever Gymnasium says where a dependency of its own is missing
-        yield from absent(work, "gymnasium's HalfCheetah-v5", str(error))
-    else:
-        peers = {
-            "gymnasium SyncVectorEnv": _stepping(gymnasium.vector.SyncVectorEnv(makers), actions[:PROCESSES]),
-            "gymnasium AsyncVectorEnv": _stepping(asynchronous, actions[:PROCESSES]),
-        }
-        yield from compare(work, _stepping(ours, actions[:PROCESSES]), peers, tolerance=None)
-        asynchronous.close()
-    yield from _push_t()
-
-
-def _push_t() -> Iterator[Row]:
-    count = 8
-    aims = np.random.default_rng(0).uniform(100, 400, (count, 2)).astype(np.float32)
     for mode, theirs in (("state", "state"), ("image", "pixels")):
-        work = f"Push-T, {mode} observations, {count} environments, {STEPS} steps"
-        try:
-            import gym_pusht  # noqa: F401
-        except ModuleNotFoundError:
-            yield from absent(work, "gym-pusht", "not installed")
-            continue
-        make = [lambda theirs=theirs: gymnasium.make("gym_pusht/PushT-v0", obs_type=theirs)] * count
-        peer = _stepping(gymnasium.vector.SyncVectorEnv(make), aims)
-        ours = _stepping(PushT(count, obs_mode=mode), aims)
-        yield from compare(work, ours, {"gym-pusht in SyncVectorEnv": peer}, tolerance=None)
+        for count in COUNTS:
+            aims = np.random.default_rng(0).uniform(100, 400, (count, 2)).astype(np.float32)
+            what = "96x96 pictures" if mode == "image" else "states"
+            work, ours = f"Push-T, {what}, {STEPS} steps", PushT(count, obs_mode=mode)
+            for kind in (SyncVectorEnv, AsyncVectorEnv):
+                yield from _against(kind, work, ours, aims, "gym_pusht:gym_pusht/PushT-v0", obs_type=theirs)
 
 
-def _stepping(env: gymnasium.vector.VectorEnv, actions: np.ndarray) -> Callable[[], Any]:
+def _against(
+    kind: type[VectorEnv], work: str, ours: VectorEnv, actions: np.ndarray, name: str, **options: Any
+) -> Iterator[Row]:
+    """One process, or one for each environment."""
+    peer, size = f"{name.split(':')[-1]} in {kind.__name__}", _size(ours.num_envs)
+    try:
+        env = kind([partial(gymnasium.make, name, disable_env_checker=True, **options)] * ours.num_envs, copy=False)
+    except Exception as error:  # whatever Gymnasium says where the world, or what it needs, is missing
+        yield from absent(work, peer, str(error), size)
+        return
+    peers = {peer: _stepping(env, actions)}
+    yield from compare(work, _stepping(ours, actions), peers, size=size, tolerance=None)
+    env.close()
+
+
+def _size(count: int) -> str:
+    return f"{count} environments"
+
+
+def _stepping(env: VectorEnv, actions: np.ndarray) -> Callable[[], Any]:
     env.reset(seed=0)
 
     def step() -> Any:
