@@ -192,6 +192,14 @@ def test_densities_are_those_of_the_unscaled_correction():
     np.testing.assert_allclose(np.concatenate(executed), base + 0.05 * batch["action"], atol=1e-6)
 
 
+def test_the_actor_alone_is_what_acts():
+    net = ResidualActorCritic(8, 2, log_std=-0.5)
+    torch.nn.init.normal_(net.actor[-1].weight)
+    x = torch.randn(32, 8)
+    alone, (both, _) = net.behaviour(x), net(x)
+    assert torch.equal(alone.mean, both.mean) and torch.equal(alone.log_std, both.log_std) and alone.mean.std() > 0
+
+
 def test_advantages_are_the_recursion_and_in_the_limit_returns_minus_values():
     generator = np.random.default_rng(0)
     reward, value = generator.normal(size=(2, 12, 3))

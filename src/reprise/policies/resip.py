@@ -75,7 +75,11 @@ class ResidualActorCritic(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Gaussian, Tensor]:
         """(B, inputs) to the distribution of unscaled corrections and values (B,)."""
-        return Gaussian(self.actor(features), self.log_std), self.critic(features)[:, 0]
+        return self.behaviour(features), self.critic(features)[:, 0]
+
+    def behaviour(self, features: Tensor) -> Gaussian:
+        """(B, inputs) to the distribution of unscaled corrections."""
+        return Gaussian(self.actor(features), self.log_std)
 
     def groups(self) -> list[list[nn.Parameter]]:
         """The actor's parameters and the critic's."""
@@ -368,7 +372,7 @@ def _perceptron(inputs: int, hidden: Sequence[int], outputs: int, bias: bool) ->
         linear = nn.Linear(inputs, width)
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
+        layers += [linear, nn.ReLU(inplace=True)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs, bias=bias))
 

@@ -59,7 +59,8 @@ class PPO:
         normalize_actions: the Gaussian acts in [-1, 1], stretched linearly onto the box and clipped there; otherwise
             in the box's own units, clipped.
         hidden, activation, log_std_init: of the :class:`~reprise.rl.ActorCritic`.
-        policy: another module instead; ``policy(observation)`` gives a distribution over actions and values (B,).
+        policy: another module instead; ``policy(observation)`` gives a distribution over actions and values (B,), and
+            ``policy.behaviour(observation)``, if there is such a method, the distribution alone.
         seed: of weights, noise, batches and the first reset; None takes one from PyTorch's global generator.
         device: of the policy.
 
@@ -178,7 +179,7 @@ class PPO:
 
         Returns:
             ``observation``, ``action``, ``log_prob``, ``value``, ``advantage`` and ``return`` of all transitions, the
-            environments of one step side by side: tensors (n_steps * num_envs, ...).
+            environments of one step side by side: tensors (n_steps * num_envs, ...); and ``distribution``, which acted.
         """
         T, N = self.n_steps, self.env.num_envs
         if self.observation is None:
@@ -192,7 +193,7 @@ class PPO:
         noise: Tensor | None = None
         for t in range(T):
             observations.append(tensors(self.observation, self.device))
-            distribution, _ = self.policy(observations[t])
+            distribution = self._behaviour(observations[t])
             if noise is None:
                 noise = distribution.noise(T, generator=self.generator)
             actions.append(distribution.sample(noise[t]))
@@ -217,10 +218,16 @@ class PPO:
         advantages = gae(
             rewards, values, next_values, terminated, truncated, gamma=self.gamma, gae_lambda=self.gae_lambda
         )
-        batch |= {"log_prob": distribution.log_prob(batch["action"]), "value": value}
+        batch |= {"distribution": distribution.detach(), "value": value}
+        batch["log_prob"] = distribution.log_prob(batch["action"])
         batch["advantage"] = torch.as_tensor(advantages, device=self.device).reshape(-1)
         batch["return"] = batch["advantage"] + value
         return batch
+
+    def _behaviour(self, observation: Any) -> Distribution:
+        """What acts; values can wait until the roll-out is whole."""
+        alone = getattr(self.policy, "behaviour", None)
+        return self.policy(observation)[0] if alone is None else alone(observation)
 
     def update(self, batch: dict[str, Any]) -> dict[str, float]:
         """Climb the objective for ``n_epochs`` over a batch as :meth:`collect` returns it.
@@ -263,7 +270,8 @@ class PPO:
             old: the distributions that acted; needed if ``kl_coef`` is not 0.
         """
         distribution, value = self.policy(minibatch["observation"])
-        ratio = (distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]).exp()
+        log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
+        self.log_ratio, ratio = log_ratio.detach(), log_ratio.exp()
         advantage = minibatch["advantage"]
         clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
         policy_loss = -torch.minimum(advantage * ratio, advantage * clipped).mean()

@@ -95,27 +95,19 @@ class TargetKLPPO(PPO):
     def update(self, batch: dict[str, Any]) -> dict[str, float]:
         """Climb the objective until the epochs are over or the policy has moved far enough."""
         size = len(batch["advantage"])
-        with torch.no_grad():
-            old = self.policy(batch["observation"])[0].detach()
         self.adam.rates = self.rates()
-        last = self.batch_size * ((size - 1) // self.batch_size)
         for epoch in range(1, self.n_epochs + 1):
             order = torch.randperm(size, generator=self.generator, device=self.device)
             shuffled = {key: take(batch[key], order) for key in NEEDED}
             for start in range(0, size, self.batch_size):
                 minibatch = {key: take(value, slice(start, start + self.batch_size)) for key, value in shuffled.items()}
-                if start == last:
-                    moved = self._moved(minibatch)
                 self._step(minibatch, None)
             self.epochs = epoch
-            if moved > self.target_kl:
+            if self._moved() > self.target_kl:
                 break
         self.iteration += 1
-        return self._judge(batch, old) | {"epochs": float(self.epochs)}
+        return self._judge(batch, batch["distribution"]) | {"epochs": float(self.epochs)}
 
-    @torch.no_grad()
-    def _moved(self, minibatch: dict[str, Any]) -> float:
-        """Estimate of the divergence from the policy that acted."""
-        distribution, _ = self.policy(minibatch["observation"])
-        log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
-        return float((log_ratio.exp() - 1 - log_ratio).mean())
+    def _moved(self) -> float:
+        """Estimate of the divergence from the policy that acted, on the last minibatch before its update."""
+        return float((self.log_ratio.exp() - 1 - self.log_ratio).mean())
