@@ -19,6 +19,7 @@ from .gradient import (
     guided_backprop as guided_backprop,
     input_gradient as input_gradient,
 )
+from .integrated_gradients import IntegratedGradients as IntegratedGradients
 from .linear_interpreters import (
     LinearInterpreter as LinearInterpreter,
     LinearScope as LinearScope,
