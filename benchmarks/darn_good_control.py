@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -13,42 +14,59 @@ from reprise.envs import FisheryEnv, FisheryVectorEnv
 from reprise.envs.fisheries import MODELS
 from reprise.rl.darn_good_control import ConstantMortality, evaluate, parameter_grid, tune
 
-N = 64
-
 
 def rows() -> Iterator[Row]:
-    """Steps of 64 environments; mean rewards of 26 x 26 mortalities, 100 episodes each."""
-    actions = np.full((N, 2), 0.2, np.float32)
-    ours = FisheryVectorEnv(N)
+    """Steps of three numbers of environments; tuning on three numbers of grid points, of many and of few episodes."""
+    for count in (16, 64, 256):
+        yield from _steps(count)
+    for side in (3, 6, 12):
+        grid = parameter_grid(0.5, side, 2)
+        yield from compare(
+            "tuning constant mortality, 100 episodes a point",
+            partial(_tune, grid, 100),
+            {"a loop over points, episodes at once": partial(_point_by_point, grid, 100)},
+            size=f"{len(grid)} points",
+            tolerance=None,
+        )
+    for side in (2, 3, 4):
+        grid = parameter_grid(0.5, side, 2)
+        yield from compare(
+            "tuning constant mortality, 10 episodes a point",
+            partial(_tune, grid, 10),
+            {"a loop over points, episodes and years": partial(_loop, grid, 10)},
+            size=f"{len(grid)} points",
+            tolerance=None,
+        )
+
+
+def _steps(count: int) -> Iterator[Row]:
+    work, size, actions = (
+        "a step of fisheries of 3 species",
+        f"{count} environments",
+        np.full((count, 2), 0.2, np.float32),
+    )
+    ours = FisheryVectorEnv(count)
     ours.reset(seed=0)
-    sync = gymnasium.vector.SyncVectorEnv([FisheryEnv] * N, autoreset_mode="SameStep")
+    sync = gymnasium.vector.SyncVectorEnv([FisheryEnv] * count, autoreset_mode="SameStep")
     sync.reset(seed=0)
-    work = f"one step of {N} fisheries of 3 species"
-    peers: dict[str, Any] = {"gymnasium, SyncVectorEnv": lambda: sync.step(actions)}
+    peers: dict[str, Callable[[], Any]] = {"gymnasium, SyncVectorEnv": lambda: sync.step(actions)}
     try:
         from stable_baselines3.common.vec_env import DummyVecEnv
     except ImportError:
-        yield from absent(work, "stable-baselines3, DummyVecEnv", "not installed")
+        yield from absent(work, "stable-baselines3, DummyVecEnv", "not installed", size)
     else:
-        dummy = DummyVecEnv([FisheryEnv] * N)
+        dummy = DummyVecEnv([FisheryEnv] * count)
         dummy.reset()
         peers["stable-baselines3, DummyVecEnv"] = lambda: dummy.step(actions)
-    yield from compare(work, lambda: ours.step(actions), peers, tolerance=None)
+    yield from compare(work, lambda: ours.step(actions), peers, size=size, tolerance=None)
 
-    grid = parameter_grid(0.5, 26, 2)
-    yield from compare(
-        "tuning constant mortality on 676 points, 100 episodes each",
-        lambda: tune(ConstantMortality, MODELS[4], grid)[1].max(),
-        {"a loop over points, episodes at once": lambda: [evaluate(ConstantMortality(p), MODELS[4]) for p in grid]},
-        tolerance=None,
-    )
-    few = parameter_grid(0.5, 2, 2)
-    yield from compare(
-        "tuning constant mortality on 4 points, 10 episodes each",
-        lambda: tune(ConstantMortality, MODELS[4], few, replicates=10)[1].max(),
-        {"a loop over points, episodes and years": lambda: _loop(few, 10)},
-        tolerance=None,
-    )
+
+def _tune(grid: np.ndarray, replicates: int) -> float:
+    return tune(ConstantMortality, MODELS[4], grid, replicates=replicates)[1].max()
+
+
+def _point_by_point(grid: np.ndarray, replicates: int) -> list[dict[str, float]]:
+    return [evaluate(ConstantMortality(point), MODELS[4], replicates) for point in grid]
 
 
 def _loop(grid: np.ndarray, replicates: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from reprise.nn import AgarapCNN
 from reprise.safety import BlackBox, FeatureGame, grid_features, mcts
 from reprise.training import fit
 
-QUERIES, PARALLEL = 128, 64
+QUERIES = 128
 
 
 def rows() -> Iterator[Row]:
-    """One search with the same seed, so the same images, by calls of up to 64 images and by calls of one."""
+    """One search with the same seed, so the same images, by calls of many images and by calls of one."""
     train, test = images.load("digits").draw(0, 1000, 50)
     pixels, labels = train.floats(), train.labels
     forest = RandomForestClassifier(20, random_state=0).fit(pixels.flatten(1).numpy(), labels.numpy())
@@ -44,40 +45,41 @@ def rows() -> Iterator[Row]:
             if np.asarray(classifier(picture[None])).argmax() == label
         )
 
-        def search(size: int, ask: Any = classifier, image: Tensor = image, label: int = label) -> list[float]:
+        def search(parallel: int, size: int, ask: Any = classifier, image: Tensor = image, label: int = label) -> Any:
             game = FeatureGame(ask, image, label, features=grid_features((8, 8), 2), batch_size=size)
-            result = mcts(game, queries=QUERIES, visit=2, parallel=PARALLEL)
+            result = mcts(game, queries=QUERIES, visit=2, parallel=parallel)
             return [min(result.distance, 64.0), result.queries, *result.trace[:, 1].clip(max=64.0).tolist()]
 
-        work = f"tree search, {QUERIES} queries of a {name}, {PARALLEL} plays at once"
-        yield from compare(work, lambda: search(PARALLEL), {"one call per query": lambda: search(1)})
-
-    # The questions without the search: where arithmetic is all there is, as in the last, a batch saves little.
-    large = AgarapCNN().eval()
-    for name, classifier, size in (
-        ("dense network", net, 8),
-        ("convolutional network", deep, 8),
-        ("MNIST CNN", large, 28),
-    ):
-        questions = np.random.default_rng(0).random((PARALLEL, 1, size, size), np.float32)
-        together, alone = (BlackBox(_Single(classifier), outputs="logits", batch_size=count) for count in (PARALLEL, 1))
-        yield from compare(
-            f"{PARALLEL} queries of a {name}, no search",
-            lambda box=together, asked=questions: box(asked),
-            {"one call per query": lambda box=alone, asked=questions: box(asked)},
-            tolerance=1e-4,
-        )
+        for parallel in (4, 16, 64):
+            yield from compare(
+                f"tree search, {QUERIES} queries of a {name}",
+                partial(search, parallel, parallel),
+                {"one call per query": partial(search, parallel, 1)},
+                size=f"{parallel} plays at once",
+            )
+    yield from _questions()
 
 
-class _Single(nn.Module):
-    """A network that is asked in single precision, whatever its own."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images.to(next(self.net.parameters()).dtype))
+def _questions() -> Iterator[Row]:
+    """The questions without the search: where arithmetic is all there is, as in the last, a batch saves little."""
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    deep = nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)
+    )
+    networks: dict[str, tuple[nn.Module, int]] = {
+        "a dense network": (dense, 8), "a convolutional network": (deep, 8), "an MNIST CNN": (AgarapCNN(), 28),
+    }  # fmt: skip
+    for name, (net, size) in networks.items():
+        together, alone = (BlackBox(net.eval(), outputs="logits", batch_size=count) for count in (64, 1))
+        for count in (4, 16, 64):
+            asked = np.random.default_rng(0).random((count, 1, size, size), np.float32)
+            yield from compare(
+                f"questions to {name}, no search",
+                partial(together, asked),
+                {"one call per query": partial(alone, asked)},
+                size=f"{count} queries",
+                tolerance=1e-4,
+            )
 
 
 @torch.no_grad()
