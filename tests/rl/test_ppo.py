@@ -193,6 +193,16 @@ def test_divergence_penalty_adapts():
     assert ppo.kl_coef == pytest.approx(0.15)
 
 
+def test_divergence_is_from_the_policy_that_acted():
+    ppo = PPO(Match(), **SMALL, kl_coef=0.2)
+    batch = ppo.collect()
+    before = batch["distribution"].log_std.clone()
+    told = ppo.update(batch)
+    assert not torch.equal(ppo.policy.log_std, before) and torch.equal(batch["distribution"].log_std, before)
+    acted, learned = Gaussian(batch["distribution"].mean, before), ppo.policy(batch["observation"])[0].detach()
+    assert told["kl"] == pytest.approx(float(acted.kl(learned).mean()))
+
+
 def test_standard_deviation_starts_where_it_is_told():
     assert ActorCritic(1, 2, discrete=False, log_std_init=-1.0).log_std.tolist() == [-1, -1]
 

@@ -165,7 +165,7 @@ class Gaussian:
         return (other.log_std - self.log_std + 0.5 * spread * (-2 * other.log_std).exp() - 0.5).sum(-1)
 
     def detach(self) -> Gaussian:
-        return Gaussian(self.mean.detach(), self.log_std.detach())
+        return Gaussian(self.mean.detach(), self.log_std.detach().clone())  # a parameter, which training moves
 
     def __getitem__(self, index: Tensor | slice) -> Gaussian:
         return Gaussian(self.mean[index], self.log_std)

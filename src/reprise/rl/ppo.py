@@ -236,8 +236,7 @@ class PPO:
             Diverged: a loss or a weight is not finite.
         """
         size = len(batch["advantage"])
-        with torch.no_grad():
-            old = self.policy(batch["observation"])[0].detach()
+        old = batch["distribution"]
         if self.normalize_advantage == "batch":
             batch = batch | {"advantage": _standardise(batch["advantage"])}
         self.adam.learning_rate = self.learning_rate
