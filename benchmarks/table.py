@@ -49,7 +49,8 @@ def compare(
 ) -> Iterator[Row]:
     """Time ours against each peer in turn; see :func:`reprise.lab.timing.compare_speed`.
 
-    Work of seconds is done in fewer rounds, at least five, so that a row takes about half a minute.
+    Twenty rounds and a second a side, so that hundreds of rows take an hour; work of seconds is done in fewer rounds,
+    at least five.
 
     Args:
         work: what is done.
@@ -67,7 +68,10 @@ def compare(
         for peer, function in (peers or {}).items():
             candidates = {"ours": ours, "peer": function}
             options: dict[str, Any] = {"tolerance": None if settings == "limit" else tolerance, "threads": threads}
-            options |= {"rounds": 1, "seconds": 0, "launches": 1} if ONCE else {"rounds": _rounds(candidates, threads)}
+            if ONCE:
+                options |= {"rounds": 1, "seconds": 0, "launches": 1}
+            else:
+                options |= {"rounds": _rounds(candidates, threads), "seconds": 1.0, "launches": 2}
             result = compare_speed(candidates, **options)
             medians, spread = result.medians, (*result.spread["ours"], *result.spread["peer"])
             yield Row(
@@ -96,9 +100,9 @@ def _share(seconds: float, threads: int, flops: float | None, traffic: float | N
 
 
 def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
-    """As many as half a minute holds: one call of ours and two of the peer's make a round."""
+    """As many as twenty seconds hold: one call of ours and two of the peer's make a round."""
     once = compare_speed(candidates, tolerance=None, threads=threads, rounds=1, seconds=0, launches=1).medians
-    return min(20, max(5, int(30 / (once["ours"] + 2 * once["peer"]))))
+    return min(20, max(5, int(20 / (once["ours"] + 2 * once["peer"]))))
 
 
 def absent(work: str, peer: str, reason: str, size: str = "") -> Iterator[Row]:
