@@ -281,7 +281,8 @@ class ImitationPolicy:
         )
         average = None if ema is None else EMA(module, **ema)
         if average is not None:
-            optimizer.register_step_post_hook(lambda *_: average.update(module))
+            follow = average.following(module)
+            optimizer.register_step_post_hook(lambda *_: follow())
 
         def tell(step: int, total: int, values: dict[str, float]) -> None:
             if held_out is not None:
