@@ -177,26 +177,33 @@ class _Grouped(torch.autograd.Function):
         d_weights = ctx.factor * torch.linalg.vecdot(d_outputs, outputs).take(back)
         d_outputs.mul_(weights.take(order)[:, None])
 
-        d_inputs, d_both = torch.empty_like(inputs), torch.empty_like(both[: max(ctx.sizes, default=0)])
+        longest = max(ctx.sizes, default=0)
+        d_inputs, d_both = torch.empty_like(inputs), torch.empty_like(both[:longest])
         d_bias = torch.zeros_like(weight_in[..., 0])
-        d_weight_in, d_weight_out = torch.zeros_like(weight_in), torch.zeros_like(weight_out)
+        d_weight_in, d_weight_out = torch.empty_like(weight_in), torch.empty_like(weight_out)
+        for n in set(range(len(weight_in))).difference(ctx.experts):
+            d_weight_in[n], d_weight_out[n] = 0.0, 0.0
         up, down = weight_in.unbind(), weight_out.mT.unbind()
         d_up, d_b, d_down = d_weight_in.unbind(), d_bias.unbind(), d_weight_out.unbind()
+        places = d_both.new_empty(2, longest, down[0].shape[1])  # fresh pages for each block would take longer
         zeroed: Any = [None] * len(ctx.sizes) if dropped is None else dropped.split(ctx.sizes)
         halves = zip(*(half.split(ctx.sizes) for half in both.chunk(2, 1)), strict=True)
         parts = zip(*(tensor.split(ctx.sizes) for tensor in (inputs, d_outputs, d_inputs)), strict=True)
+        before = None
         for n, (x_n, d_output, d_x), (value, gate), zero in zip(ctx.experts, parts, halves, zeroed, strict=True):
-            d_block = d_both[: len(x_n)]
+            beta, before = int(n == before), n  # an expert's first block needs no gradient of zeros to add to
+            d_block, (d_hidden, swish) = d_both[: len(x_n)], places[:, : len(x_n)]
             d_value, d_gate = d_block.chunk(2, 1)
-            d_hidden, swish = d_output @ down[n], F.silu(gate)
+            torch.mm(d_output, down[n], out=d_hidden)
+            silu(gate, out=swish)
             if zero is not None:
                 d_hidden.masked_fill_(zero, 0.0)
                 swish.masked_fill_(zero, 0.0)
             torch.mul(d_hidden, swish, out=d_value)
             silu_backward(d_hidden.mul_(value), gate, grad_input=d_gate)
-            d_down[n].addmm_(swish.mul_(value).T, d_output)
+            d_down[n].addmm_(swish.mul_(value).T, d_output, beta=beta)
             torch.mm(d_block, up[n], out=d_x)
-            d_up[n].addmm_(d_block.T, x_n)
+            d_up[n].addmm_(d_block.T, x_n, beta=beta)
             d_b[n].add_(d_block.sum(0))
         return F.embedding_bag(back, d_inputs, mode="sum"), None, d_weights, d_weight_in, d_bias, d_weight_out, None
 
