@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class BESOSampling:
     def __post_init__(self) -> None:
         _ = self.sigmas
 
-    @property
+    @cached_property
     def sigmas(self) -> Tensor:
         """The levels, and a 0."""
         return sigma_schedule(self.schedule, self.steps, self.sigma_min, self.sigma_max, rho=self.rho)
