@@ -1,20 +1,24 @@
-"""BESO's transformer in training and acting, against the same network written the usual way and against ten steps."""
+"""BESO's transformer in training and acting, against the same network written the usual way."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.resources import count_flops
 from benchmarks.table import Row, compare
 from reprise.diffusion import EDM, log_logistic_sigmas
 from reprise.policies import BESOPolicy, ScoreGPT
 from reprise.training import FlatAdam
 
-SIZES = {"laptop size": (64, 2, 4, 128), "published size": (240, 4, 12, 128)}  # width, layers, heads, batch
+LAPTOP, PUBLISHED = (64, 2, 4), (240, 4, 12)  # width, layers, heads
+CASES = [("laptop size", LAPTOP, (16, 128, 512)), ("published size", PUBLISHED, (16, 64, 128))]  # and windows
 STATE, ACTION, WINDOW = 10, 2, 5
 
 
@@ -56,21 +60,33 @@ class UsualGPT(nn.Module):
 
 def rows() -> Iterator[Row]:
     """A forward pass, an update, and an action."""
-    for name, (width, layers, heads, batch) in SIZES.items():
-        net = _network(width, layers, heads)
-        usual = UsualGPT(_network(width, layers, heads), width)
-        inputs = _inputs(batch)
-        work = f"BESO's transformer, {name}, {batch} windows of 12 tokens"
-        yield from compare(
-            f"{work}, forward", _forward(net, inputs), {"usual modules": _forward(usual, inputs)}, tolerance=1e-4
-        )
-        peer = {"usual modules, torch.optim.Adam(fused=True)": _update(usual, inputs, flat=False)}
-        yield from compare(f"{work}, an update", _update(net, inputs, flat=True), peer, tolerance=None)
-    for count in (1, 64):
+    for name, sizes, batches in CASES:
+        for batch in batches:
+            net, usual = _network(*sizes), UsualGPT(_network(*sizes), sizes[0])
+            inputs, size, small = _inputs(batch), f"{batch} windows", sizes == LAPTOP
+            work = f"BESO's transformer, {name}, 12 tokens to a window"
+            ours = _forward(net, inputs)
+            peers = {"usual modules": _forward(usual, inputs)}
+            yield from compare(f"{work}: forward", ours, peers, size=size, tolerance=1e-4, flops=count_flops(ours))
+            ours = _update(net, inputs, FlatAdam(net.parameters(), 1e-4))
+            yield from compare(
+                f"{work}: an update",
+                ours,
+                {"usual modules, torch.optim.Adam(fused=True)": _update(usual, inputs, _adam(usual, fused=True))},
+                defaults={"usual modules, torch.optim.Adam": _update(usual, inputs, _adam(usual))} if small else None,
+                size=size,
+                tolerance=None,  # other draws
+                flops=count_flops(ours),
+            )
+    for count in (1, 16, 128):
         state = torch.randn(count, STATE)
-        peers = {"the same in 10 steps": _act(10, state)}
         yield from compare(
-            f"an action by BESO in 3 steps, laptop size, batch {count}", _act(3, state), peers, tolerance=None
+            "an action by BESO in 3 steps, laptop size",
+            _act(3, state),
+            {"usual modules, lists of what was seen, one function a step": _usual_act(state)},
+            limits={"the same in 10 steps": _act(10, state)},
+            size=f"{count} environments",
+            tolerance=None,  # other draws
         )
 
 
@@ -93,9 +109,12 @@ def _forward(net: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], Tensor]
     return work
 
 
-def _update(net: nn.Module, inputs: tuple[Tensor, ...], flat: bool) -> Callable[[], None]:
+def _adam(net: nn.Module, **options: bool) -> torch.optim.Adam:
+    return torch.optim.Adam(net.parameters(), 1e-4, **options)
+
+
+def _update(net: nn.Module, inputs: tuple[Tensor, ...], adam: FlatAdam | torch.optim.Adam) -> Callable[[], None]:
     denoiser, (actions, _, goals, states) = EDM(net), inputs
-    adam = FlatAdam(net.parameters(), 1e-4) if flat else torch.optim.Adam(net.parameters(), 1e-4, fused=True)
 
     def work() -> None:
         adam.zero_grad()
@@ -106,8 +125,33 @@ def _update(net: nn.Module, inputs: tuple[Tensor, ...], flat: bool) -> Callable[
 
 
 def _act(steps: int, state: Tensor) -> Callable[[], Tensor]:
-    policy = BESOPolicy(embed_dim=64, n_layers=2, n_heads=4).build(STATE, ACTION)
+    width, layers, heads = LAPTOP
+    policy = BESOPolicy(embed_dim=width, n_layers=layers, n_heads=heads).build(STATE, ACTION)
     policy.sampling = replace(policy.sampling, steps=steps)
     for _ in range(WINDOW):  # a full history
         policy.act(state, goal=state)
     return lambda: policy.act(state, goal=state)
+
+
+def _usual_act(state: Tensor) -> Callable[[], Tensor]:
+    """Scaling, a history, preconditioning and DDIM as they are usually written."""
+    denoiser = UsualGPT(_network(*LAPTOP), LAPTOP[0]).eval()
+    sigmas, mean, std = torch.tensor([1.0, 0.55, 0.1, 0.0]), torch.zeros(STATE), torch.ones(STATE)
+    seen, past = deque([state] * WINDOW, WINDOW), deque([torch.zeros(len(state), ACTION)] * (WINDOW - 1), WINDOW - 1)
+
+    def denoised(x: Tensor, sigma: Tensor, goal: Tensor, states: Tensor) -> Tensor:
+        total = sigma**2 + 0.5**2
+        output = denoiser(x / total.sqrt(), (sigma.log() / 4).expand(len(x)), goal, states)
+        return 0.5**2 / total * x + sigma * 0.5 / total.sqrt() * output
+
+    @torch.no_grad()
+    def work() -> Tensor:
+        seen.append((state - mean) / std)
+        states, goal = torch.stack(list(seen), 1), ((state - mean) / std)[:, None]
+        x = torch.stack([*past, sigmas[0] * torch.randn(len(state), ACTION)], 1)
+        for sigma, following in pairwise(sigmas):
+            x = following / sigma * x + (1 - following / sigma) * denoised(x, sigma, goal, states)
+        past.append(x[:, -1])
+        return x[:, -1].clamp(-1, 1)
+
+    return work

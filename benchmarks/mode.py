@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.resources import count_flops
 from benchmarks.table import Row, compare
 from reprise.diffusion import EDM, edm_coefficients
 from reprise.nn import GatedMLP
@@ -66,35 +67,39 @@ class Wide(nn.Module):
 
 
 def rows() -> Iterator[Row]:
-    """Training steps of experts at three sizes, of the laptop's network, and calls of cached networks."""
+    """Training steps of experts, and of the laptop's network; calls of cached networks."""
     for dim, batch, tokens in ((64, 128, 12), (128, 256, 12), (1024, 16, 14)):
         experts = Experts(dim, N, dropout=0.1)
-        ours, peers = (
-            _step(experts, batch, tokens, dim),
-            {"loop over experts": Loop(experts), "all experts": Wide(experts)},
-        )
-        work = f"{K} of {N} experts drawn per token, forward and backward, ({batch}, {tokens}, {dim})"
         yield from compare(
-            work, ours, {n: _step(peer, batch, tokens, dim) for n, peer in peers.items()}, tolerance=1e-3
+            f"{K} of {N} experts drawn per token, forward and backward",
+            _step(experts, batch, tokens, dim),
+            {"all experts for all tokens, in wide products": _step(Wide(experts), batch, tokens, dim)},
+            defaults={"loop over experts": _step(Loop(experts), batch, tokens, dim)},
+            limits={"the products alone": _products(experts, batch, tokens, dim)},
+            size=f"({batch}, {tokens}, {dim})",
+            tolerance=1e-3,
+            flops=2 * 3 * K * batch * tokens * 3 * dim * experts.weight_out.shape[1],  # autograd.grad cannot be counted
         )
-
-    yield from compare(
-        "MoDE (D=64, L=3), gradient of the EDM loss, batch 128",
-        _training(MoDETransformer(**small)),
-        {"loop over experts": _training(_with_loops(MoDETransformer(**small)))},
-        tolerance=None,  # other draws
-    )
-    for name, size, batches in (("D=64, L=3", small, (1, 512)), ("published size", published, (1,))):
+    for batch in (16, 128, 512):
+        yield from compare(
+            "MoDE (D=64, L=3), gradient of the EDM loss",
+            _training(MoDETransformer(**small), batch),
+            defaults={"loop over experts": _training(_with_loops(MoDETransformer(**small)), batch)},
+            size=f"batch {batch}",
+            tolerance=None,  # other draws
+        )
+    for name, size, batches in (("D=64, L=3", small, (1, 64, 512)), ("published size", published, (1, 8))):
         net = MoDETransformer(**size).eval()
         plain = MoDETransformer(**size).eval()
         plain.load_state_dict(net.state_dict(), assign=True)
         net.cache_experts(torch.tensor([0.3]))
         dense = dense_twin(size).eval()
         for batch in batches:
-            work = f"MoDE ({name}), a call with fused experts, batch {batch}"
-            yield from compare(work, _call(net, size, batch), {"with routers": _call(plain, size, batch)})
+            work, ours = f"MoDE ({name}), a call with fused experts", _call(net, size, batch)
+            flops, label = count_flops(ours), f"batch {batch}"
+            yield from compare(work, ours, {"with routers": _call(plain, size, batch)}, size=label, flops=flops)
             peer = {"dense, as many parameters": _call(dense, size, batch)}
-            yield from compare(work, _call(net, size, batch), peer, tolerance=None)  # another function
+            yield from compare(work, ours, peer, size=label, tolerance=None, flops=flops)  # another function
 
 
 def _step(module: nn.Module, batch: int, tokens: int, dim: int) -> Callable[[], list[Tensor]]:
@@ -114,15 +119,30 @@ def _step(module: nn.Module, batch: int, tokens: int, dim: int) -> Callable[[], 
     return work
 
 
+def _products(experts: Experts, batch: int, tokens: int, dim: int) -> Callable[[], None]:
+    """The six products of forward and backward for one expert after the other, each with its share of the tokens."""
+    share = batch * tokens * K // N
+    x, both, hidden = (
+        torch.randn(share, width) for width in (dim, *experts.weight_in.shape[1:2], experts.weight_out.shape[1])
+    )
+
+    def work() -> None:
+        with torch.no_grad():
+            for up, down in zip(experts.weight_in, experts.weight_out, strict=True):
+                x @ up.T, hidden @ down, x @ down.T, hidden.T @ x, both @ up, both.T @ x
+
+    return work
+
+
 def _with_loops(net: MoDETransformer) -> MoDETransformer:
     for block in net.blocks:
         block.experts = Loop(block.experts)  # type: ignore[arg-type]
     return net
 
 
-def _training(net: MoDETransformer) -> Callable[[], None]:
+def _training(net: MoDETransformer, batch: int) -> Callable[[], None]:
     denoiser = EDM(net.train())
-    actions, c_noise, observations, goal = _example(small, 128)
+    actions, c_noise, observations, goal = _example(small, batch)
     sigma = (4 * c_noise).exp()
 
     def work() -> None:

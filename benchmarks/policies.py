@@ -14,33 +14,44 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.resources import count_flops
 from benchmarks.table import Row, absent, compare
 from reprise.data import Episodes, random_shift
 from reprise.nn import Mish
 from reprise.policies import DiffusionPolicy
 
 STATE, ACTION, STEPS = 18, 2, 10
-LAPTOP = {"down_dims": (64, 128), "step_embed_dim": 64}
-PLANS = [  # network, its sizes, environments
-    ("mlp", {"width": 256}, 1),
-    ("mlp", {"width": 256}, 64),
-    ("transformer", {"embed_dim": 64, "n_layers": 2}, 1),
-    ("unet", LAPTOP, 1),
-    ("unet", LAPTOP, 64),
-    ("unet", {}, 1),  # as published
+MLP, LAPTOP = {"width": 256}, {"down_dims": (64, 128), "step_embed_dim": 64}
+PLANS: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [  # network, its sizes, environments
+    ("mlp", MLP, (1, 64, 256)),
+    ("transformer", {"embed_dim": 64, "n_layers": 2}, (1, 16, 64)),
+    ("unet", LAPTOP, (1, 16, 64)),
+    ("unet", {}, (1, 2, 4)),  # as published
 ]
+TRAININGS = [("mlp", MLP, 20, (64, 256, 1024)), ("unet", LAPTOP, 10, (4, 16, 64))]  # and updates, examples in each
 
 
 def rows() -> Iterator[Row]:
     """Whole plans, whole updates, whole batches of pictures."""
-    for network, sizes, environments in PLANS:
-        yield from plans(network, sizes, environments)
-    for network, sizes, batch_size, count in (("mlp", {"width": 256}, 256, 100), ("unet", LAPTOP, 64, 20)):
-        yield from updates(network, sizes, batch_size, count)
-    pictures = torch.randint(0, 256, (128, 96, 96, 3), dtype=torch.uint8)
-    work = "128 pictures 96x96 shifted by up to 4 pixels, as floats"
-    peers = {"one grid_sample, as in DrQ's published code": lambda: _grid_shift(pictures)}
-    yield from compare(work, lambda: random_shift(pictures, 4).float(), peers, tolerance=None)
+    for network, sizes, counts in PLANS:
+        for environments in counts:
+            yield from plans(network, sizes, environments)
+    for network, sizes, count, batches in TRAININGS:
+        for batch_size in batches:
+            yield from updates(network, sizes, batch_size, count)
+    for batch in (16, 128, 512):
+        yield from shifts(torch.randint(0, 256, (batch, 96, 96, 3), dtype=torch.uint8))
+
+
+def shifts(pictures: Tensor) -> Iterator[Row]:
+    """As floats, since the peer's grid works on floats."""
+    yield from compare(
+        "pictures 96x96 shifted by up to 4 pixels, as floats",
+        lambda: random_shift(pictures, 4).float(),
+        {"one grid_sample, as in DrQ's published code": lambda: _grid_shift(pictures)},
+        size=f"{len(pictures)} pictures",
+        tolerance=None,  # other shifts
+    )
 
 
 def plans(network: str, sizes: dict[str, Any], environments: int) -> Iterator[Row]:
@@ -49,27 +60,49 @@ def plans(network: str, sizes: dict[str, Any], environments: int) -> Iterator[Ro
         demonstrations(), steps=1, batch_size=2
     )
     seen, noise = np.random.default_rng(0).normal(size=(environments, STATE)), torch.randn(environments, 16, ACTION)
-    size = ", ".join(map(str, sizes.values())) or "as published"
-    work = f"plan of 16 actions by DDIM-{STEPS}, {network} ({size}), {environments} environments"
+    named = ", ".join(map(str, sizes.values())) or "as published"
+    work, size = f"plan of 16 actions by DDIM-{STEPS}, {network} ({named})", f"{environments} environments"
     try:
         scheduler = importlib.import_module("diffusers").DDIMScheduler(100, beta_schedule="squaredcos_cap_v2")
     except ModuleNotFoundError:
-        yield from absent(work, "diffusers", "not installed")
+        yield from absent(work, "diffusers", "not installed", size)
         return
     scheduler.set_timesteps(STEPS)
     net, encoder, scales = _plain(policy.module["net"]), policy.module["encoder"], policy.normalizers
+    steps = [(t, torch.full((environments,), t)) for t in scheduler.timesteps.tolist()]
 
-    def theirs() -> Tensor:
-        with torch.inference_mode():
+    def best(x: Tensor, condition: Tensor) -> Tensor:
+        for t, step in steps:
+            x = scheduler.step(net(x, step, condition), t, x, return_dict=False)[0]
+        return x
+
+    def usual(x: Tensor, condition: Tensor) -> Tensor:
+        for t in scheduler.timesteps:
+            x = scheduler.step(net(x, t.expand(len(x)), condition), t, x).prev_sample
+        return x
+
+    def planned(loop: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Tensor]:
+        @torch.inference_mode()
+        def work() -> Tensor:
             state = scales["state"](torch.from_numpy(seen).float())
-            condition = encoder({"observations": {"state": state[:, None]}})
-            x = noise
-            for t in scheduler.timesteps:
-                x = scheduler.step(net(x, t.expand(len(x)), condition), t, x).prev_sample
-            return scales["actions"].inverse(x)
+            return scales["actions"].inverse(loop(noise, encoder({"observations": {"state": state[:, None]}})))
 
-    peers = {"diffusers' DDIMScheduler around the same network": theirs}
-    yield from compare(work, lambda: policy.plan(seen, noise), peers, tolerance=1e-3)
+        return work
+
+    def ours() -> Tensor:
+        return policy.plan(seen, noise)
+
+    yield from compare(
+        work,
+        ours,
+        {"diffusers' DDIMScheduler around the same network, steps as integers": planned(best)},
+        defaults={"diffusers' DDIMScheduler around the same network": planned(usual)}
+        if sizes in (MLP, LAPTOP)
+        else None,
+        size=size,
+        tolerance=5e-3,  # of actions up to 512
+        flops=count_flops(ours),
+    )
 
 
 def updates(network: str, sizes: dict[str, Any], batch_size: int, count: int) -> Iterator[Row]:
@@ -77,14 +110,19 @@ def updates(network: str, sizes: dict[str, Any], batch_size: int, count: int) ->
     data = demonstrations(200)
     policy = DiffusionPolicy(network=network, network_options=sizes).fit(data, steps=1)
     windows, _ = policy.prepare(data)
-    work = f"{count} updates, {network} ({', '.join(map(str, sizes.values()))}), batch {batch_size}"
-    peers = {
-        "DataLoader over windows, AdamW, average weight by weight": _looped(
-            policy, windows, batch_size, count, loader=True
-        ),
-        "the same with all windows in memory, AdamW fused": _looped(policy, windows, batch_size, count, loader=False),
-    }
-    yield from compare(work, lambda: policy.train(windows, steps=count, batch_size=batch_size), peers, tolerance=None)
+
+    def ours() -> Any:
+        return policy.train(windows, steps=count, batch_size=batch_size)
+
+    yield from compare(
+        f"training for {count} updates with an average of weights, {network} ({', '.join(map(str, sizes.values()))})",
+        ours,
+        {"all windows in memory, AdamW fused, _foreach_lerp_": _looped(policy, windows, batch_size, count, best=True)},
+        defaults={"DataLoader, AdamW, average weight by weight": _looped(policy, windows, batch_size, count)},
+        size=f"batch {batch_size}",
+        tolerance=None,  # other draws
+        flops=count_flops(ours),
+    )
 
 
 class _Samples(Dataset):
@@ -101,24 +139,26 @@ class _Samples(Dataset):
         return {"state": window["observations"]["state"], "actions": window["actions"]}
 
 
-def _looped(policy: DiffusionPolicy, windows: Any, batch_size: int, count: int, loader: bool) -> Callable[[], None]:
-    """Training as it is usually written."""
+def _looped(
+    policy: DiffusionPolicy, windows: Any, batch_size: int, count: int, best: bool = False
+) -> Callable[[], None]:
+    """Training as it is usually written, and with what is known to help."""
     net = _plain(copy.deepcopy(policy.module["net"]))
-    average = copy.deepcopy(net)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=not loader)
     alpha_bars = policy.process.alpha_bars.float()
     whole = windows.gather(windows.steps)
     states, actions = whole["observations"]["state"], whole["actions"]
 
     def batches() -> Iterator[dict[str, Tensor]]:
         while True:
-            if loader:
+            if not best:
                 yield from DataLoader(_Samples(windows), batch_size, shuffle=True, drop_last=True)
                 continue
             for index in torch.randperm(len(states)).split(batch_size)[:-1]:
                 yield {"state": states[index], "actions": actions[index]}
 
     def work() -> None:
+        average, optimizer = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), lr=1e-4, fused=best or None)
+        mine, its = list(average.parameters()), list(net.parameters())
         net.train()
         for batch in islice(batches(), count):
             x, t = batch["actions"], torch.randint(100, (len(batch["actions"]),))
@@ -130,8 +170,11 @@ def _looped(policy: DiffusionPolicy, windows: Any, batch_size: int, count: int, 
             optimizer.step()
             loss.item()
             with torch.no_grad():
-                for mine, its in zip(average.parameters(), net.parameters(), strict=True):
-                    mine.mul_(0.999).add_(its, alpha=0.001)
+                if best:
+                    torch._foreach_lerp_(mine, its, 0.001)
+                    continue
+                for a, b in zip(mine, its, strict=True):
+                    a.mul_(0.999).add_(b, alpha=0.001)
 
     return work
 
