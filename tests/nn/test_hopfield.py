@@ -22,7 +22,7 @@ from reprise.nn import (
     hopfield,
     parameters,
 )
-from reprise.nn.hopfield import energy, retrieve, separation, update
+from reprise.nn.hopfield import energy, memory, retrieve, separation, update
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +138,19 @@ def test_masked_patterns_are_not_there_and_a_batch_is_its_elements(steps):
         assert whole.steps[i].equal(alone.steps)
         for j in range(5):
             torch.testing.assert_close(retrieve(xi[i, [j]], X[i, :count], 3.0, steps)[0], whole.state[i, j])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_large_memories_are_asked_in_pieces(masked, monkeypatch):
+    X, xi = torch.randn(50, 6).double(), torch.randn(7, 6).double().requires_grad_()
+    mask = torch.arange(50) % 3 == 0 if masked else None
+    whole = retrieve(xi, X, 2.0, 3, mask=mask)
+    (expected,) = torch.autograd.grad(whole.sum(), xi)
+    monkeypatch.setattr(memory, "LARGE", 7 * 50 - 1)
+    monkeypatch.setattr(memory, "_logits", None)  # all associations at once
+    found = retrieve(xi, X, 2.0, 3, mask=mask)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), xi)[0], expected)
 
 
 def test_stopping_on_states():

@@ -67,7 +67,7 @@ class Benchmark:
         measured: the day, in ISO form.
         machine: what it was measured on.
         versions: of what took part, by package.
-        rows: in the order of their measurement.
+        rows: by work, peer and size, as they were first measured.
     """
 
     name: str
@@ -104,11 +104,18 @@ def read(path: Path) -> list[Benchmark]:
 
 
 def parse(content: Mapping[str, Mapping[str, Any]]) -> list[Benchmark]:
-    """The table from its JSON, by name."""
+    """The table from its JSON, by name; rows of the same work stand together, as do those of the same peer."""
     return [
-        Benchmark(name, **{**entry, "rows": [Row(**row) for row in entry["rows"]]})
+        Benchmark(name, **{**entry, "rows": _together([Row(**row) for row in entry["rows"]])})
         for name, entry in sorted(content.items())
     ]
+
+
+def _together(rows: Sequence[Row]) -> list[Row]:
+    works, peers = ({key: i for i, key in reversed(list(enumerate(keys)))} for keys in (
+        [row.work for row in rows], [(row.work, row.peer, row.settings) for row in rows],
+    ))  # fmt: skip
+    return sorted(rows, key=lambda row: (works[row.work], peers[row.work, row.peer, row.settings]))
 
 
 def comparisons(rows: Iterable[Row]) -> list[Comparison]:

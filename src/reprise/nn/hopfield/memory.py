@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = [
     "AssociativeMemory",
@@ -25,6 +26,7 @@ __all__ = [
     "update",
 ]
 
+LARGE = 2**23  # associations: so many are not held, as they would leave the processor's cache
 MOST_UPDATES = 10_000  # of a retrieval that runs until it has converged
 
 
@@ -146,6 +148,8 @@ def retrieve(
     if stop_on not in ("association", "state"):
         raise ValueError(f'stop_on is "association" or "state", not {stop_on!r}')
     dtype, xi, X = xi.dtype, precise(xi), precise(X)
+    if steps is not None and not return_trace and xi.ndim == X.ndim == 2 and len(xi) * len(X) > LARGE:
+        return _retrieve_in_pieces(xi, X, beta, steps, mask).to(dtype)
     energies = [energy(xi, X, beta, mask)] if return_trace else []
     active = torch.ones((), dtype=torch.bool, device=xi.device)  # widens to (..., L, 1) once states begin to stop
     taken = torch.zeros((), dtype=torch.long, device=xi.device)
@@ -169,6 +173,15 @@ def retrieve(
         return xi.to(dtype)
     counts = taken.expand(*xi.shape[:-1], 1).squeeze(-1) if taken.ndim else taken.expand(xi.shape[:-1])
     return Retrieval(xi.to(dtype), p, torch.stack(energies), counts)
+
+
+def _retrieve_in_pieces(xi: Tensor, X: Tensor, beta: float, steps: int, mask: Tensor | None) -> Tensor:
+    """The same without ever holding all associations: attention with the patterns as keys and as values."""
+    xi, X = xi[None, None], X[None, None]
+    kept = None if mask is None else ~mask[None]
+    for _ in range(steps):
+        xi = F.scaled_dot_product_attention(beta * xi, X, X, kept, scale=1.0)
+    return xi[0, 0]
 
 
 class AssociativeMemory(nn.Module):
