@@ -13,7 +13,7 @@ from benchmarks.table import Row, compare
 from reprise.nn import AgarapCNN
 from reprise.training import L2SVMLoss, fit
 
-STEPS = 3
+STEPS = 2
 
 
 def rows() -> Iterator[Row]:
@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
             },
             size=f"{n} examples, {k} classes",
         )
-    for batch in (16, 64, 256):
+    for batch in (8, 32, 128):
         images, labels = torch.rand(batch, 1, 28, 28), torch.randint(10, (batch,))
         ours = _ours(images, labels)
         yield from compare(

@@ -45,7 +45,7 @@ def rows() -> Iterator[Row]:
                 # Moments and values each read x, and their derivatives x and dy: six maps; y and dx are written.
                 traffic=8 * x.nbytes,
             )
-    for batch in (8, 32, 128):
+    for batch in (4, 16, 64):
         images, labels = torch.rand(batch * STEPS, 3, 32, 32), torch.randint(10, (batch * STEPS,))
         ours = _train(images, labels, batch, True)
         yield from compare(
