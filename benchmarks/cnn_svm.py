@@ -13,7 +13,7 @@ from benchmarks.table import Row, compare
 from reprise.nn import AgarapCNN
 from reprise.training import L2SVMLoss, fit
 
-STEPS = 2
+STEPS = 10  # a training looks once more at all weights in its end, which two steps would not pay for
 
 
 def rows() -> Iterator[Row]:
