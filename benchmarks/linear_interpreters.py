@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.table import Row, compare
-from reprise.explain import LinearScope, linear_interpreter
+from reprise.explain import LinearInterpreter, LinearScope, linear_interpreter
+
+CHUNKS = {"whole": None, "chunks of 16": 16}
 
 
 class SuperResolution(nn.Module):
@@ -46,48 +48,61 @@ def vgg() -> nn.Sequential:
     )  # fmt: skip
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  # network, input, columns
-    "4-conv net, 1x28x28": (four_convolutions, (1, 28, 28), 64),
-    "VGG-like, 3x32x32": (vgg, (3, 32, 32), 1000),
-    "EDSR-like x2, 1x16x16": (SuperResolution, (1, 16, 16), 64),
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {  # network, input, columns
+    "4-conv net, 1x28x28": (four_convolutions, (1, 28, 28), (16, 64, 256)),
+    "VGG-like, 3x32x32": (vgg, (3, 32, 32), (4, 64, 1000)),
+    "EDSR-like x2, 1x16x16": (SuperResolution, (1, 16, 16), (16, 64, 256)),
 }
 
 
 def rows() -> Iterator[Row]:
-    """Columns and rows of F, then one product against forward passes of the same batch."""
-    torch.manual_seed(0)
-    for name, (make, shape, count) in NETWORKS.items():
+    """Columns and rows of F, and what a product costs beside a forward pass of the same batch."""
+    for name, (make, shape, counts) in NETWORKS.items():
+        torch.manual_seed(0)
         net, x = make().eval(), torch.randn(1, *shape)
-        n, outputs = x.numel(), net(x).numel()
-        interpreter, columns = linear_interpreter(net, x), torch.randperm(n)[:count]
-        peers: dict[str, Callable[[], Tensor]] = {}
-        for chunk in (None, 64, 16):
-            told = "whole" if chunk is None else f"chunks of {chunk}"
-            peers[f"torch.func.jacrev, {told}"] = lambda net=net, x=x, chunk=chunk, shape=(outputs, n): (
-                torch.func.jacrev(net, chunk_size=chunk)(x).detach().view(shape)
-            )
-        forward = {
-            f"torch.func.jvp under vmap, {told}": chunk for told, chunk in (("whole", None), ("chunks of 16", 16))
-        }
-
-        work = f"{count} columns of F: {name}"
-        take = {peer: lambda f=f, columns=columns: f()[:, columns].T for peer, f in peers.items()}
-        push = {peer: _jvp(net, x, columns, chunk) for peer, chunk in forward.items()}
-        yield from compare(work, lambda i=interpreter, c=columns: i.columns(c).flatten(1), take | push, tolerance=1e-4)
-        work = f"10 rows of F: {name}"
-        if outputs == 10:
-            yield from compare(work, lambda i=interpreter: i.rows(range(10)).flatten(1), peers, tolerance=1e-4)
-    for layout, told in ((torch.contiguous_format, "contiguous"), (torch.channels_last, "channels-last")):
-        for name, (make, shape, _) in NETWORKS.items():
-            net = make().eval()
-            x = torch.randn(32, *shape).contiguous(memory_format=layout)
-            scope = LinearScope(net)
+        outputs, order = net(x).numel(), torch.randperm(x.numel())
+        interpreter = linear_interpreter(net, x, batch_size=64)
+        for count in counts:
+            yield from _columns(name, net, x, order[:count], interpreter, outputs)
+        for count in (1, 4, 10) if outputs == 10 else ():
             yield from compare(
-                f"F x for 32 pictures: {name}, {told}",
-                lambda scope=scope, x=x: scope(x, x, constants=False),
-                {"one forward pass (bar: ratio above 0.4)": _forward(net, x)},
-                tolerance=None,
+                f"rows of F: {name}",
+                lambda i=interpreter, count=count: i.rows(range(count)).flatten(1),
+                {"torch.func.jacrev of these outputs": _jacrev(net, x, count, None)},
+                size=f"{count} row{'s' if count > 1 else ''}",
+                tolerance=1e-4,
             )
+        scope = LinearScope(net)
+        for batch in (8, 32, 128):
+            images = torch.randn(batch, *shape).contiguous(memory_format=torch.channels_last)
+            yield from compare(
+                f"F x: {name}, channels last",
+                lambda scope=scope, x=images: scope(x, x, constants=False),
+                limits={"a forward pass": _forward(net, images)},
+                size=f"batch {batch}",
+            )
+
+
+def _columns(
+    name: str, net: nn.Module, x: Tensor, columns: Tensor, interpreter: LinearInterpreter, outputs: int
+) -> Iterator[Row]:
+    """Forward mode takes a pass per column, backward mode one per output: the dearer way is left out."""
+    best = {f"torch.func.jvp under vmap, {told}": _jvp(net, x, columns, chunk) for told, chunk in CHUNKS.items()}
+    whole = {f"torch.func.jacrev, {told}": _jacrev(net, x, outputs, chunk) for told, chunk in CHUNKS.items()}
+    if outputs < len(columns):
+        best = {peer: lambda f=f: f()[:, columns].T for peer, f in whole.items()}
+    yield from compare(
+        f"columns of F: {name}",
+        lambda: interpreter.columns(columns).flatten(1),
+        best,
+        size=f"{len(columns)} columns",
+        tolerance=1e-4,
+    )
+
+
+def _jacrev(net: nn.Module, x: Tensor, outputs: int, chunk: int | None) -> Callable[[], Tensor]:
+    jacobian = torch.func.jacrev(lambda x: net(x).flatten()[:outputs], chunk_size=chunk)
+    return lambda: jacobian(x).detach().view(outputs, -1)
 
 
 def _jvp(net: nn.Module, x: Tensor, columns: Tensor, chunk: int | None) -> Callable[[], Tensor]:

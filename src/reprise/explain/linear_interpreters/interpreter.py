@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,8 @@ class LinearInterpreter:
     Args:
         scope: the network.
         x0: (1, ...) the input that decides.
-        batch_size: inputs and outputs per pass; memory grows with it, and not with the depth of the network.
+        batch_size: inputs and outputs per pass; memory grows with it, and not with the depth of the network, but that
+            the first product with F^T leaves what all layers decided at x0 for the next one.
 
     Attributes:
         output: f(x0), as the network gives it.
@@ -97,14 +98,18 @@ class LinearInterpreter:
         return self.scope(self.x0, x1.to(self.x0), constants=False)[1]
 
     def _backward(self, z: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            x1 = torch.zeros_like(self.x0).requires_grad_()
-            y1 = self.scope(self.x0, x1, constants=False, differentiable=True)[1]
-            if not y1.requires_grad:
-                return z.new_zeros(len(z), *self.input_shape)
-            z = z.to(y1)[:, None]
-            (rows,) = torch.autograd.grad(y1, x1, z if len(z) > 1 else z[0], is_grads_batched=len(z) > 1)
+        z = z.to(self.x0)[:, None]
+        with torch.inference_mode(False):
+            # Of several, vmap makes one product with each layer's weights.
+            (rows,) = torch.vmap(self._transposed)(z) if len(z) > 1 else self._transposed(z[0])
         return rows.reshape(len(z), *self.input_shape)
+
+    @cached_property
+    def _transposed(self) -> Callable[[Tensor], tuple[Tensor]]:
+        """F^T z for one z; keeps the decisions of all layers at x0."""
+        with torch.inference_mode(False), torch.enable_grad():
+            product = partial(self.scope, self.x0, constants=False, differentiable=True)
+            return torch.func.vjp(lambda x1: product(x1)[1], torch.zeros_like(self.x0))[1]
 
     # Parts of F ------------------------------------------------------------------------------------------------------
 
