@@ -1,4 +1,4 @@
-"""Grad-CAM against captum, pytorch-grad-cam and a plain forward pass of the same network."""
+"""Grad-CAM against captum and pytorch-grad-cam, beside a plain forward pass of the same network."""
 
 from __future__ import annotations
 
@@ -54,52 +54,64 @@ def resnet18() -> nn.Sequential:
     ).eval()  # fmt: skip
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Sequential], int, tuple[int, ...]]] = {
-    "2-conv CNN, 256 of 28x28": (small_cnn, 4, (256, 1, 28, 28)),
-    "ResNet-18, 32 of 64x64": (resnet18, 4, (32, 3, 64, 64)),
+NETWORKS: dict[str, tuple[Callable[[], nn.Sequential], int, tuple[int, ...]]] = {  # network, layer, picture
+    "2-conv CNN, 28x28": (small_cnn, 4, (1, 28, 28)),
+    "ResNet-18, 64x64": (resnet18, 4, (3, 64, 64)),
 }
+BATCHES = {"2-conv CNN, 28x28": (16, 64, 256), "ResNet-18, 64x64": (2, 8, 32)}
+TEN = {"2-conv CNN, 28x28": (16, 64), "ResNet-18, 64x64": (2, 8)}  # ten calls of a peer take ten times as long
 
 
 def rows() -> Iterator[Row]:
-    """One class against a plain pass and against the peers, ten classes against ten calls of the peers."""
-    for name, (make, layer, shape) in NETWORKS.items():
-        torch.manual_seed(0)
-        net, images = make(), torch.randn(shape)
-        fast_net = make()
-        fast_net.load_state_dict(net.state_dict())
-        fast_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        one, ten = torch.randint(CLASSES, (len(images),)), torch.arange(CLASSES).expand(len(images), -1)
-        ours = GradCAM(net, str(layer), upsample=None)
+    """One class and ten of each picture, which for the peers takes ten calls; and what a forward pass takes."""
+    for name, (_, layer, shape) in NETWORKS.items():
+        net, fast_net = twins(name)
+        for batch in BATCHES[name]:
+            images, one = torch.randn(batch, *shape), torch.randint(CLASSES, (batch, 1))
+            ten = torch.arange(CLASSES).expand(batch, -1)
+            for count, targets in (("one class", one), ("ten classes", ten)):
+                if count == "one class" or batch in TEN[name]:
+                    yield from _rows(name, count, net, fast_net, layer, images, targets)
 
-        forwards = {
-            "forward pass, channels last, chunks of 32": forward(fast_net, images, 32),
-            "forward pass as it comes": forward(net, images, len(images)),
-        }
-        work = f"Grad-CAM of one class: {name}"
-        yield from compare(work, partial(ours, images, one), forwards, tolerance=None)
 
-        peers = {
-            "captum, channels last, chunks of 32": captum(fast_net, fast_net[layer], images, 32),
-            "captum as it comes": captum(net, net[layer], images, len(images)),
-        }
-        for title, targets in ((work, one[:, None]), (f"Grad-CAM of ten classes: {name}", ten)):
-            theirs = {peer: partial(maps, targets) for peer, maps in peers.items()}
-            yield from compare(title, partial(ours, images, targets), theirs)
+def _rows(
+    name: str, count: str, net: nn.Sequential, fast_net: nn.Sequential, layer: int, images: Tensor, targets: Tensor
+) -> Iterator[Row]:
+    size = f"batch {len(images)}"
+    work = f"Grad-CAM of {count}: {name}"
+    ours = partial(GradCAM(net, str(layer), upsample=None), images, targets)
+    limits = {"a forward pass, channels last, chunks of 32": forward(fast_net, images, 32)}
+    try:
+        best = {"captum, channels last, chunks of 32": partial(captum(fast_net, fast_net[layer], images, 32), targets)}
+        defaults = {"captum": partial(captum(net, net[layer], images, None), targets)}
+    except ImportError:
+        yield from absent(work, "captum", "not installed", size)
+        best = defaults = {}
+    yield from compare(work, ours, best, defaults=defaults, limits=limits if count == "one class" else None, size=size)
 
-        scaled = GradCAM(net, str(layer), normalize=True)
-        for count, targets in (("one class", one[:, None]), ("ten classes", ten)):
-            work = f"Grad-CAM of {count}, scaled to 0..1 and up-sampled: {name}"
-            try:
-                peer = {"pytorch-grad-cam": partial(pytorch_grad_cam(net, net[layer], images), targets)}
-                yield from compare(work, partial(scaled, images, targets), peer, tolerance=1e-3)
-            except ImportError as error:
-                yield from absent(work, "pytorch-grad-cam", str(error))
+    work = f"Grad-CAM of {count}, scaled to 0..1 and up-sampled: {name}"
+    try:
+        peer = {"pytorch-grad-cam": partial(pytorch_grad_cam(net, net[layer], images), targets)}
+    except ImportError as error:
+        yield from absent(work, "pytorch-grad-cam", str(error), size)
+        return
+    scaled = GradCAM(net, str(layer), normalize=True)
+    yield from compare(work, partial(scaled, images, targets), peer, size=size, tolerance=1e-3)
+
+
+def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """A network as it comes, and the same laid out channels last."""
+    torch.manual_seed(0)
+    make = NETWORKS[name][0]
+    net, fast_net = make(), make()
+    fast_net.load_state_dict(net.state_dict())
+    fast_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net, fast_net
 
 
 def forward(net: nn.Module, images: Tensor, size: int) -> Callable[[], Tensor]:
     """A plain pass in inference mode."""
-    if size < len(images):
-        images = channels_last(images)
+    images = channels_last(images)
 
     @torch.inference_mode()
     def run() -> Tensor:
@@ -108,12 +120,12 @@ def forward(net: nn.Module, images: Tensor, size: int) -> Callable[[], Tensor]:
     return run
 
 
-def captum(net: nn.Module, layer: nn.Module, images: Tensor, size: int) -> Callable[[Tensor], Tensor]:
-    """Captum's Grad-CAM, called once per column of (N, T) targets."""
+def captum(net: nn.Module, layer: nn.Module, images: Tensor, at_once: int | None) -> Callable[[Tensor], Tensor]:
+    """Captum's Grad-CAM, called once per column of (N, T) targets; in chunks, pictures come channels last."""
     from captum.attr import LayerGradCam
 
     method = LayerGradCam(net, layer)
-    images = channels_last(images) if size < len(images) else images
+    images, size = (images, len(images)) if at_once is None else (channels_last(images), at_once)
 
     def run(targets: Tensor) -> Tensor:
         maps = [
