@@ -9,7 +9,9 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Attribution", "Targets", "batches", "class_index", "gradients", "join", "select_scores"]
+__all__ = [
+    "Attribution", "Targets", "batches", "class_index", "gradients", "join", "likes_channels_last", "select_scores",
+]  # fmt: skip
 
 Targets = None | int | Tensor | Callable[[Tensor], Tensor]
 
@@ -65,7 +67,7 @@ def batches(model: nn.Module, images: Tensor, targets: Targets, batch_size: int)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     size = len(images) if callable(targets) else batch_size
-    rearrange = images.device.type == "cpu" and _likes_channels_last(model, images[:size])
+    rearrange = images.device.type == "cpu" and likes_channels_last(model, images[:size])
     for start in range(0, len(images), size):
         chunk = images[start : start + size].detach()
         if rearrange:
@@ -74,7 +76,7 @@ def batches(model: nn.Module, images: Tensor, targets: Targets, batch_size: int)
         yield chunk, targets[start : start + size] if isinstance(targets, Tensor) else targets
 
 
-def _likes_channels_last(model: nn.Module, images: Tensor) -> bool:
+def likes_channels_last(model: nn.Module, images: Tensor) -> bool:
     """Most networks are up to twice as fast that way; but every call copies weights that are laid out otherwise."""
     weights = [p for p in model.parameters() if p.ndim == 4]
     copied = sum(p.numel() for p in weights if not p.is_contiguous(memory_format=torch.channels_last))
