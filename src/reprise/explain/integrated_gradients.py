@@ -18,11 +18,11 @@ from torch.overrides import TorchFunctionMode
 from reprise.explain.targets import (
     Attribution,
     Targets,
-    likes_channels_last,
     batches,
     class_index,
     gradients,
     join,
+    likes_channels_last,
     select_scores,
 )
 from reprise.nn.hooks import evaluating, unwrap
