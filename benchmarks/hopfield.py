@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +59,7 @@ def _layer(extra: int, batch: int) -> Iterator[Row]:
 def _memory(count: int) -> Iterator[Row]:
     patterns, beta = torch.randn(count, 784), 8 / math.sqrt(784)
     states = patterns[:256] + 0.3 * torch.randn(256, 784)
-
-    def ours() -> Tensor:
-        return retrieve(states, patterns, beta)
-
+    ours = partial(retrieve, states, patterns, beta)
     yield from compare(
         "retrieve 256 patterns of 784 entries, one update",
         ours,

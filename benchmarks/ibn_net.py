@@ -70,5 +70,4 @@ def _step(layer: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], list[Tensor]]
 
 def _train(images: Tensor, labels: Tensor, batch: int, channels_last: bool) -> Callable[[], object]:
     net = ibn_resnet(block="basic", layers=(1, 1, 1, 1), widths=(32, 64, 128, 128), num_classes=10, small_input=True)
-    options = {"steps": STEPS, "batch_size": batch, "optimizer": "sgd", "channels_last": channels_last}
-    return lambda: fit(net, images, labels, **options)
+    return lambda: fit(net, images, labels, steps=STEPS, batch_size=batch, optimizer="sgd", channels_last=channels_last)
