@@ -47,7 +47,7 @@ def test_a_peer_that_is_ahead_is_named(kept: Path) -> None:
     (each,) = speed_table.read(kept)
     slow = dataclasses.replace(each.rows[1], ratio=0.8)
     told = speed_table.markdown([dataclasses.replace(each, rows=[each.rows[0], slow])])
-    assert "behind in 1. Of the peers that are not ahead at the smallest size, 1 comes ahead at the largest." in told
+    assert "behind in 1. Ahead at the largest size though not at the smallest: 1." in told
     assert "- sums, 4 numbers, against numpy: 0.80" in told
 
 

@@ -80,7 +80,8 @@ class Benchmark:
     def where(self) -> str:
         """When, on what and with what."""
         versions = ", ".join(f"{package} {version}" for package, version in sorted(self.versions.items()))
-        return f"{self.measured}, {self.machine['processor']}, {self.machine['cores']} cores; {versions}"
+        cores = "one core" if self.machine["cores"] == 1 else f"{self.machine['cores']} cores"
+        return f"{self.measured}, {self.machine['processor']}, {cores}; {versions}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def verdict(benchmarks: Iterable[Benchmark]) -> str:
     return (
         f"Of {len(ratios)} comparisons with a peer's best settings, ours is faster in {len(ratios) - level - lost}, "
         f"level within {round(100 * (LEVEL - 1))} % in {level}, and behind in {lost}. "
-        f"Of the peers that are not ahead at the smallest size, {overtaken or 'none'} comes ahead at the largest."
+        f"Ahead at the largest size though not at the smallest: {overtaken or 'no peer'}."
     )
 
 
