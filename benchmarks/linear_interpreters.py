@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.table import Row, compare
-from reprise.explain import LinearInterpreter, LinearScope, linear_interpreter
+from reprise.explain import LinearScope, linear_interpreter
 
 CHUNKS = {"whole": None, "chunks of 16": 16}
 
@@ -56,22 +56,19 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, .
 
 
 def rows() -> Iterator[Row]:
-    """Columns and rows of F, and what a product costs beside a forward pass of the same batch."""
+    """Columns and rows of F from nothing but network and input, rows once that is at hand, and products beside passes.
+
+    An interpreter keeps what it needs for the next product; a peer that starts anew with every call is compared with
+    one that is made anew, and one that is kept with what a user could keep of PyTorch's.
+    """
     for name, (make, shape, counts) in NETWORKS.items():
         torch.manual_seed(0)
         net, x = make().eval(), torch.randn(1, *shape)
         outputs, order = net(x).numel(), torch.randperm(x.numel())
-        interpreter = linear_interpreter(net, x, batch_size=64)
         for count in counts:
-            yield from _columns(name, net, x, order[:count], interpreter, outputs)
+            yield from _columns(name, net, x, order[:count], outputs)
         for count in (1, 4, 10) if outputs == 10 else ():
-            yield from compare(
-                f"rows of F: {name}",
-                lambda i=interpreter, count=count: i.rows(range(count)).flatten(1),
-                {"torch.func.jacrev of these outputs": _jacrev(net, x, count, None)},
-                size=f"{count} row{'s' if count > 1 else ''}",
-                tolerance=1e-4,
-            )
+            yield from _rows(name, net, x, count)
         scope = LinearScope(net)
         for batch in (8, 32, 128):
             images = torch.randn(batch, *shape).contiguous(memory_format=torch.channels_last)
@@ -83,19 +80,37 @@ def rows() -> Iterator[Row]:
             )
 
 
-def _columns(
-    name: str, net: nn.Module, x: Tensor, columns: Tensor, interpreter: LinearInterpreter, outputs: int
-) -> Iterator[Row]:
+def _columns(name: str, net: nn.Module, x: Tensor, columns: Tensor, outputs: int) -> Iterator[Row]:
     """Forward mode takes a pass per column, backward mode one per output: the dearer way is left out."""
     best = {f"torch.func.jvp under vmap, {told}": _jvp(net, x, columns, chunk) for told, chunk in CHUNKS.items()}
     whole = {f"torch.func.jacrev, {told}": _jacrev(net, x, outputs, chunk) for told, chunk in CHUNKS.items()}
     if outputs < len(columns):
         best = {peer: lambda f=f: f()[:, columns].T for peer, f in whole.items()}
     yield from compare(
-        f"columns of F: {name}",
-        lambda: interpreter.columns(columns).flatten(1),
+        f"columns of F, interpreter made anew: {name}",
+        lambda: linear_interpreter(net, x, batch_size=64).columns(columns).flatten(1),
         best,
         size=f"{len(columns)} columns",
+        tolerance=1e-4,
+    )
+
+
+def _rows(name: str, net: nn.Module, x: Tensor, count: int) -> Iterator[Row]:
+    size = "1 row" if count == 1 else f"{count} rows"
+    yield from compare(
+        f"rows of F, interpreter made anew: {name}",
+        lambda: linear_interpreter(net, x).rows(range(count)).flatten(1),
+        {"torch.func.jacrev of these outputs": _jacrev(net, x, count, None)},
+        size=size,
+        tolerance=1e-4,
+    )
+    kept = linear_interpreter(net, x)
+    back, units = torch.func.vjp(net, x)[1], torch.eye(net(x).numel())[:count, None]
+    yield from compare(
+        f"rows of F, interpreter kept: {name}",
+        lambda: kept.rows(range(count)).flatten(1),
+        {"torch.func.vjp, kept, under vmap": lambda: torch.vmap(back)(units)[0].detach().flatten(1)},
+        size=size,
         tolerance=1e-4,
     )
 
