@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         print(f"Error: there is no benchmark {unknown[0]!r} (known: {', '.join(NAMES)})", file=sys.stderr)
         return 2
     path = FOLDER / "results.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = load(path)
     if sys.platform == "linux":  # OpenGL without a screen, for the renderers that are compared with
         there = [name for name in ("OSMesa", "EGL") if ctypes.util.find_library(name)]
         os.environ.setdefault("MUJOCO_GL", there[0].lower() if there else "disable")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
                 broken.append(name)
                 continue
         if not (options.once or options.check):
-            keep(path, kept | measured)
+            keep(path, load(path) | {name: measured[name]})  # others may have been measured meanwhile
     tell(parse(measured))
     strayed = list(changes(parse(kept), parse(measured))) if options.check else []
     for line in strayed:
@@ -63,6 +63,12 @@ def main(arguments: list[str]) -> int:
     for name in broken:
         print(f"Error: the benchmark {name!r} was not finished", file=sys.stderr)
     return 1 if broken or strayed else 0
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What is kept."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def keep(path: Path, content: dict[str, Any]) -> None:

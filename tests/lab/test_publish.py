@@ -102,6 +102,13 @@ def test_stale_by_code_and_by_claims_but_not_by_words(coin: Paper) -> None:
     assert results.status(edit(coin, "range(1, 11)", "range(1, 12)")).stale == ["reprise.papers.coin.recipe"]
 
 
+def test_confirm_needs_something_to_compare(coin: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(coin, "smoke")
+    monkeypatch.setattr("reprise.lab.publish._smoke", lambda *_: {})
+    with pytest.raises(RefusedError, match="nothing at smoke scale"):
+        confirm(coin)
+
+
 def test_confirm_tells_equal_bits_from_others(coin: Paper) -> None:
     run(coin)
     publish(coin, "laptop")

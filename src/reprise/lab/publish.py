@@ -120,15 +120,17 @@ def confirm(paper: Paper) -> dict[str, Any]:
                 before = _smoke(paper, root, tree)
             finally:
                 git(paper.folder, "worktree", "remove", "--force", str(tree))
-        names = {name for name, record in latest.items() if record["commit"] == commit}
+        elsewhere = {name for name, record in latest.items() if record["commit"] != commit}
         for key, metrics in before.items():
-            if key[0] not in names:
+            if key[0] in elsewhere:  # what is never published, as it only stands in for large experiments, counts too
                 continue
             compared += 1
             for metric, value in metrics.items():
                 if now.get(key, {}).get(metric) != value:
                     differs = f"{metric} of {key[1]} in {key[0]}: {value!r} then, {now.get(key, {}).get(metric)!r} now"
                     return {"equal": False, "trials": compared, "differs": differs}
+    if not compared:
+        raise RefusedError(f"{paper.slug} has nothing at smoke scale that could be compared; measure it again")
     for name, record in latest.items():
         today = modules.of(paper.experiments[name]) if name in paper.experiments else record["modules"]
         if today != record["modules"]:
