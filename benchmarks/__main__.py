@@ -10,6 +10,7 @@ import ctypes.util
 import json
 import multiprocessing
 import os
+import re
 import sys
 import traceback
 from concurrent.futures import ProcessPoolExecutor
@@ -21,9 +22,10 @@ from rich.markup import escape
 
 from benchmarks.table import measure
 from reprise.files import written_whole
-from reprise.lab.speed_table import Benchmark, behind, markdown, parse, verdict
+from reprise.lab.speed_table import Benchmark, behind, markdown, parse, summary, verdict
 
 FOLDER = Path(__file__).parent
+SUMMARY = re.compile(r"\| work \| against, with its best settings .*?\n(?=\n)", re.DOTALL)  # in the project's README
 HELPERS = ("__init__", "__main__", "commands", "resources", "table")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 
@@ -72,10 +74,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def keep(path: Path, content: dict[str, Any]) -> None:
-    """Write the table for machines, and the one for people beside it."""
+    """Write the table for machines, the one for people beside it, and how each benchmark begins into the README."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    path.with_name("README.md").write_text(markdown(parse(content)), encoding="utf-8")
+    table, readme = parse(content), path.parent.parent / "README.md"
+    path.with_name("README.md").write_text(markdown(table), encoding="utf-8")
+    text = SUMMARY.sub(lambda _: summary(table), readme.read_text(encoding="utf-8"))
+    readme.write_text(text, encoding="utf-8")
 
 
 def changes(kept: list[Benchmark], measured: list[Benchmark]) -> list[str]:

@@ -79,5 +79,6 @@ def test_the_page_tells_the_rows_that_are_kept(table: object) -> None:
     kept = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     page = speed_table.markdown(speed_table.parse(kept))
     assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == page
+    assert speed_table.summary(speed_table.parse(kept)) in (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(kept) <= set(main.NAMES)
     sys.modules.pop("benchmarks.__main__")

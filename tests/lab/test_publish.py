@@ -103,7 +103,8 @@ def test_stale_by_code_and_by_claims_but_not_by_words(coin: Paper) -> None:
 
 
 def test_confirm_needs_something_to_compare(coin: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(coin, "smoke")
+    run(coin)
+    publish(coin, "laptop")
     monkeypatch.setattr("reprise.lab.publish._smoke", lambda *_: {})
     with pytest.raises(RefusedError, match="nothing at smoke scale"):
         confirm(coin)

@@ -170,7 +170,7 @@ def summary(benchmarks: Iterable[Benchmark]) -> str:
         rows = [row for row in each.rows if row.settings == "best" and row.ratio is not None]
         for one in comparisons(row for row in rows if row.work == rows[0].work):
             ratios = ", ".join(f"{row.ratio:.3g}" for row in one.rows)
-            lines.append(_line(one.work, one.peer, ratios, ", ".join(row.size for row in one.rows)))
+            lines.append(_line(one.work, one.peer, ratios, "; ".join(row.size for row in one.rows)))
     return "\n".join(lines) + "\n"
 
 
