@@ -24,7 +24,7 @@ WORK: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (  # algorithm, ta
         {"n_steps": 32, "batch_size": 256, "n_epochs": 20, "gae_lambda": 0.8, "gamma": 0.98, "learning_rate": 1e-3},
     ),
     ("PPO", "Pendulum-v1", 4, 100_000, {"n_steps": 1024, "gae_lambda": 0.95, "gamma": 0.9, "learning_rate": 1e-3}),
-    ("PPO", "InvertedPendulum-v5", 4, 50_000, {"n_steps": 512, "learning_rate": 3e-4}),
+    ("PPO", "InvertedPendulum-v5", 4, 100_000, {"n_steps": 512, "learning_rate": 3e-4}),
     ("SAC", "Pendulum-v1", 1, 5_000, {"learning_rate": 1e-3}),
 )
 
