@@ -50,7 +50,9 @@ def measure(trial: Any) -> dict[str, float]:
     options: dict[str, Any] = {"obs_mode": s.obs_mode, "control_mode": "pd_ee_delta_pose"}
     if s.obs_mode != "state":
         options["image_size"] = (s.image_size, s.image_size)
-    theirs = AsyncVectorEnv([partial(make_single, s.opengl, **options)] * s.environments)  # forks, as it comes
+    theirs = AsyncVectorEnv(
+        [partial(make_single, s.opengl, **options)] * s.environments, context="fork"
+    )  # the least memory
     ours = make_vector(ManiSkillWorld, s.environments, s.workers, family=FAMILY, **options)
     try:
         candidates = {"ours": stepping(ours, s.steps, trial.seed), "theirs": stepping(theirs, s.steps, trial.seed)}
