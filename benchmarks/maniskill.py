@@ -43,7 +43,7 @@ def _processes(count: int, what: str, how: str, options: dict[str, Any], opengl:
     work, peer, size = f"{what}, {STEPS} steps, {WORKERS} workers", f"AsyncVectorEnv, {how}", f"{count} environments"
     try:
         makers = [partial(make_single, opengl, **options)] * count
-        theirs = gymnasium.vector.AsyncVectorEnv(makers, copy=False, context="fork")  # shares the most memory
+        theirs = gymnasium.vector.AsyncVectorEnv(makers, copy=False, context="forkserver")  # what draws may hang when it is forked
     except Exception as error:  # whatever a machine without OpenGL says
         yield from absent(work, peer, str(error), size)
         return
