@@ -43,7 +43,8 @@ def _processes(count: int, what: str, how: str, options: dict[str, Any], opengl:
     work, peer, size = f"{what}, {STEPS} steps, {WORKERS} workers", f"AsyncVectorEnv, {how}", f"{count} environments"
     try:
         makers = [partial(make_single, opengl, **options)] * count
-        theirs = gymnasium.vector.AsyncVectorEnv(makers, copy=False, context="forkserver")  # what draws may hang when it is forked
+        start = {"copy": False, "context": "forkserver"}  # forks of a process that draws may hang
+        theirs = gymnasium.vector.AsyncVectorEnv(makers, **start)
     except Exception as error:  # whatever a machine without OpenGL says
         yield from absent(work, peer, str(error), size)
         return
