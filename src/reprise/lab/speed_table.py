@@ -124,7 +124,7 @@ def comparisons(rows: Iterable[Row]) -> list[Comparison]:
     found: dict[Any, list[Row]] = {}
     for row in rows:
         found.setdefault((row.work, row.peer, row.settings, row.ratio is None and row.size), []).append(row)
-    return [Comparison(*key[:3], same) for key, same in found.items()]
+    return [Comparison(work, peer, settings, same) for (work, peer, settings, _), same in found.items()]
 
 
 def behind(benchmarks: Iterable[Benchmark]) -> list[str]:

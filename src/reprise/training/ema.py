@@ -82,7 +82,7 @@ class EMA(nn.Module):
         @torch.no_grad()
         def update() -> None:
             share = 1 - self.decay_at(int(self.updates))
-            torch._foreach_lerp_(averages, weights, share)
+            torch._foreach_lerp_(averages, weights, share)  # type: ignore[arg-type]
             for mine, its in buffers:
                 mine.copy_(its)
             self.updates += 1
