@@ -113,10 +113,9 @@ def parse(content: Mapping[str, Mapping[str, Any]]) -> list[Benchmark]:
 
 
 def _together(rows: Sequence[Row]) -> list[Row]:
-    works, peers = ({key: i for i, key in reversed(list(enumerate(keys)))} for keys in (
-        [row.work for row in rows], [(row.work, row.peer, row.settings) for row in rows],
-    ))  # fmt: skip
-    return sorted(rows, key=lambda row: (works[row.work], peers[row.work, row.peer, row.settings]))
+    works = list(dict.fromkeys(row.work for row in rows))
+    peers = list(dict.fromkeys((row.work, row.peer, row.settings) for row in rows))
+    return sorted(rows, key=lambda row: (works.index(row.work), peers.index((row.work, row.peer, row.settings))))
 
 
 def comparisons(rows: Iterable[Row]) -> list[Comparison]:
@@ -151,7 +150,8 @@ def markdown(benchmarks: Iterable[Benchmark]) -> str:
     """Every row, a section for each benchmark."""
     benchmarks = list(benchmarks)
     lines = ["# Side by side", "", HOW, "", verdict(benchmarks)]
-    lines += ["", "Behind:", "", *(f"- {line}" for line in behind(benchmarks))] if behind(benchmarks) else []
+    if lost := behind(benchmarks):
+        lines += ["", "Behind:", "", *(f"- {line}" for line in lost)]
     for each in benchmarks:
         lines += ["", f"## {each.name}", "", f"{each.where}.", ""]
         lines += ["| work | size | against | ours | theirs | ratio | by chance | memory, MiB | reached |"]
