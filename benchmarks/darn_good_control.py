@@ -19,24 +19,19 @@ def rows() -> Iterator[Row]:
     """Steps of three numbers of environments; tuning on three numbers of grid points, of many and of few episodes."""
     for count in (16, 64, 256):
         yield from _steps(count)
-    for side in (3, 6, 12):
-        grid = parameter_grid(0.5, side, 2)
-        yield from compare(
-            "tuning constant mortality, 100 episodes a point",
-            partial(_tune, grid, 100),
-            {"a loop over points, episodes at once": partial(_point_by_point, grid, 100)},
-            size=f"{len(grid)} points",
-            tolerance=None,
-        )
-    for side in (2, 3, 4):
-        grid = parameter_grid(0.5, side, 2)
-        yield from compare(
-            "tuning constant mortality, 10 episodes a point",
-            partial(_tune, grid, 10),
-            {"a loop over points, episodes and years": partial(_loop, grid, 10)},
-            size=f"{len(grid)} points",
-            tolerance=None,
-        )
+    for episodes, sides, peer, theirs in (
+        (100, (3, 6, 12), "a loop over points, episodes at once", _point_by_point),
+        (10, (2, 3, 4), "a loop over points, episodes and years", _loop),
+    ):
+        for side in sides:
+            grid = parameter_grid(0.5, side, 2)
+            yield from compare(
+                f"tuning constant mortality, {episodes} episodes a point",
+                partial(_tune, grid, episodes),
+                {peer: partial(theirs, grid, episodes)},
+                size=f"{len(grid)} points",
+                tolerance=None,
+            )
 
 
 def _steps(count: int) -> Iterator[Row]:
