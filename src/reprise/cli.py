@@ -245,6 +245,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Train, compare, and print the verdict on every claim."""
+    from reprise.data import DataMissing
     from reprise.lab import engines, runner
     from reprise.lab.plan import make_plan, parse_seeds
 
@@ -261,10 +262,16 @@ def run(
     plans, costs = [], {}
     for name in papers.slugs() if everything else dict.fromkeys(slugs):
         slug, _, experiment = name.partition("/")
-        plan = make_plan(
-            papers.find(slug), scale, experiments=[experiment] if experiment else [], arms=arm,
-            seeds=parse_seeds(seeds) if seeds else None, overrides=settings, device=device,
-        )  # fmt: skip
+        try:
+            plan = make_plan(
+                papers.find(slug), scale, experiments=[experiment] if experiment else [], arms=arm,
+                seeds=parse_seeds(seeds) if seeds else None, overrides=settings, device=device,
+            )  # fmt: skip
+        except DataMissing as error:
+            if not everything:
+                raise
+            screen.print(f"without {slug}: {error}", markup=False, soft_wrap=True)
+            continue
         plans.append(plan)
         costs[name] = _announce(plan, screen)
     if len(plans) > 1:

@@ -44,6 +44,13 @@ def test_a_run_from_end_to_end(home: Path) -> None:
     assert reprise("report", "coin").returncode == 0
 
 
+def test_all_papers_but_those_without_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPRISE_DATA", raising=False)
+    told = reprise("run", "--all", "--dry-run").stdout
+    assert "without ibn-net: the data set 'cifar10' is not on this machine" in told
+    assert "grad-cam at laptop scale" in told and "All together: about" in told
+
+
 def test_part_of_the_arms_and_seeds() -> None:
     done = reprise("run", "coin/recipe", "--arm", "fair", "--seeds", "1000-1001", "--set", "throws=50", "--json")
     trials = json.loads(done.stdout)["trials"]
