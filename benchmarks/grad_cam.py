@@ -79,7 +79,7 @@ def _rows(
 ) -> Iterator[Row]:
     size = f"batch {len(images)}"
     work = f"Grad-CAM of {count}: {name}"
-    ours = partial(GradCAM(net, str(layer), upsample=None), images, targets)
+    ours, fast = (partial(GradCAM(model, str(layer), upsample=None), images, targets) for model in (net, fast_net))
     limits = {"a forward pass, channels last, chunks of 32": forward(fast_net, images, 32)}
     try:
         best = {"captum, channels last, chunks of 32": partial(captum(fast_net, fast_net[layer], images, 32), targets)}
@@ -87,7 +87,8 @@ def _rows(
     except ImportError:
         yield from absent(work, "captum", "not installed", size)
         best = defaults = {}
-    yield from compare(work, ours, best, defaults=defaults, limits=limits if count == "one class" else None, size=size)
+    yield from compare(work, fast, best, limits=limits if count == "one class" else None, size=size)
+    yield from compare(work, ours, defaults=defaults, size=size)
 
     work = f"Grad-CAM of {count}, scaled to 0..1 and up-sampled: {name}"
     try:

@@ -7,7 +7,8 @@ and IJCV 2020, arXiv 1610.02391.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -116,7 +117,7 @@ class GradCAM:
         chunks = batches(self.model, images, targets, self.batch_size)
         with evaluating(self.model):
             for chunk, target in chunks:
-                if not maps:  # "auto" needs a picture to find its layer with
+                if any(isinstance(layer, str) for layer in self.layers):  # "auto" needs a picture
                     self.layers = [find_layer(self.model, layer, chunk[:1]) for layer in self.layers]
                 activations, alphas, output = self._run(chunk, target)
                 maps.append(self._combine(activations, alphas, chunk.shape[2:]))
@@ -130,9 +131,10 @@ class GradCAM:
         """Activations (n, K, u, v) and weights (n, T, K) of each layer, and the network's output."""
         # capture switches gradients on at the layer: all before it runs as plain inference.
         with capture(self.model, *self.layers, differentiable=True) as captured, torch.no_grad():
+            pooling = _PastMaxPooling(captured)
             # With several layers the way back from one may lead through the pooling of another.
             simple = len(self.layers) == 1 and self.reshape_transform is None
-            with _PastMaxPooling(captured if simple else Captured()) as pooling:
+            with pooling.behind(self.layers[0]) if simple else nullcontext():
                 output = self.model(images)
             found = [self._present(layer, activation) for layer, activation in zip(self.layers, captured, strict=True)]
             pooled = (pooling.pooled[id(copy)] for copy in captured.copies)
@@ -197,6 +199,18 @@ class _PastMaxPooling(TorchFunctionMode):
         super().__init__()
         self.captured = captured
         self.pooled: dict[int, list[Tensor]] = defaultdict(list)  # by id of the copy that was pooled
+
+    @contextmanager
+    def behind(self, layer: Layer) -> Iterator[None]:
+        """Look at what runs after the layer: to look at each function takes time."""
+        with ExitStack() as stack:
+
+            def begin(*_: Any) -> None:
+                stack.enter_context(self)
+
+            assert isinstance(layer, nn.Module)  # capture has found it by its name
+            stack.callback(unwrap(layer).register_forward_hook(begin).remove)
+            yield
 
     def __torch_function__(
         self, function: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None

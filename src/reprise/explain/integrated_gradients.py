@@ -160,7 +160,7 @@ class IntegratedGradients:
         """Attributions (n, T, C, H, W) of a few pictures, some steps at a time."""
         # A function may know more about the pictures than it is given: it sees each of them once, in order.
         together = 1 if callable(targets) else min(len(self.alphas), max(1, self.batch_size // len(chunk)))
-        last = chunk.device.type == "cpu" and likes_channels_last(self.model, chunk.repeat(together, 1, 1, 1))
+        last = chunk.device.type == "cpu" and likes_channels_last(self.model, chunk.repeat(together, 1, 1, 1), passes=2)
         path = _Path(chunk, baseline, torch.channels_last if last else torch.contiguous_format)
         for alphas, weights in zip(self.alphas.split(together), self.weights.split(together), strict=True):
             chosen = targets.repeat(len(alphas), 1) if isinstance(targets, Tensor) else targets

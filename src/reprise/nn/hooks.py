@@ -48,12 +48,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
+        if any(flag for _, flag in flags):  # setting a module's attribute is slow
+            model.eval()
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for module, flag in flags:
-            module.training = flag
+            if module.training is not flag:
+                module.training = flag
 
 
 class Captured(list[Tensor | None]):
