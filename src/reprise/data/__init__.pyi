@@ -2,6 +2,7 @@ from . import bags as bags, episodes as episodes, images as images, prices as pr
 from .bags import Bags as Bags, bit_pattern_bags as bit_pattern_bags, digit_bags as digit_bags
 from .crops import center_crop as center_crop, random_crop as random_crop, random_shift as random_shift
 from .episodes import Episodes as Episodes
+from .finite import all_finite as all_finite
 from .hindsight import HindsightRows as HindsightRows, HindsightWindows as HindsightWindows
 from .images import ImageData as ImageData, Images as Images
 from .lerobot import read_lerobot as read_lerobot, write_lerobot as write_lerobot

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from reprise.data.finite import all_finite
+
 __all__ = ["Denoiser", "check_finite", "check_noises", "check_same", "column", "reduce"]
 
 # (B, ...) noisy data, and (B,) steps or noise levels, to a (B, ...) prediction; a closure holds what else it takes.
@@ -26,7 +28,7 @@ def check_noises(noises: Tensor | None, steps: int, x: Tensor) -> None:
 
 def check_finite(x: Tensor) -> Tensor:
     """The sample as it is, if it is one."""
-    if not bool(x.isfinite().all()):
+    if not all_finite(x):
         raise FloatingPointError(
             "the sample is not finite: the network or the noise it started from returned NaN or infinity; look at "
             "denoiser(x, t) for the first step"

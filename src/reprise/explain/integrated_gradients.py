@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from reprise.data.finite import all_finite
 from reprise.explain.targets import (
     Attribution,
     Targets,
@@ -79,7 +80,7 @@ class IntegratedGradients:
         self.model = unwrap(model)
         self.alphas, self.weights = _rule(method, steps)
         self.baseline, self.batch_size = torch.as_tensor(baseline).detach(), batch_size
-        if not self.baseline.isfinite().all():
+        if not all_finite(self.baseline):
             raise ValueError("the baseline holds NaN or infinite values; give a picture that says nothing, such as 0")
 
     def __call__(self, images: Tensor, targets: Targets = None) -> Tensor:
@@ -111,7 +112,7 @@ class IntegratedGradients:
                 parts.append(self._integrate(chunk, baseline[start : start + len(chunk)], chosen))
                 start += len(chunk)
         whole = join(parts, targets)
-        if not whole.isfinite().all():
+        if not all_finite(whole):
             raise ValueError("a gradient between baseline and picture is NaN or infinite; choose another baseline")
         return Attribution(map=whole.sum(-3), logits=torch.cat(outputs), gradient=whole)
 

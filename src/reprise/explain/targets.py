@@ -9,6 +9,8 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from reprise.data.finite import all_finite
+
 __all__ = [
     "Attribution", "Targets", "batches", "class_index", "gradients", "join", "likes_channels_last", "select_scores",
 ]  # fmt: skip
@@ -52,7 +54,7 @@ def batches(model: nn.Module, images: Tensor, targets: Targets, batch_size: int)
         raise ValueError(f"images must be a tensor (N, C, H, W) with N > 0, not {_describe(images)}")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; give floats, scaled as the network was trained")
-    if not images.isfinite().all():
+    if not all_finite(images):
         raise ValueError("images hold NaN or infinite values; clean them first")
     if isinstance(targets, Tensor):
         if targets.dtype != torch.long or targets.ndim not in (1, 2) or len(targets) != len(images):

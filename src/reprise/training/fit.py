@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reprise.data.finite import all_finite
+
 __all__ = ["Diverged", "History", "fit", "predict"]
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -139,7 +141,7 @@ def fit(
                     on_step(step, total, {"loss": mean})
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak
-    if history.diverged_at is None and not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+    if history.diverged_at is None and not all(map(all_finite, model.parameters())):
         history.diverged_at = total  # the last update broke the weights, and no loss followed that would show it
     if history.diverged_at is not None and diverged == "raise":
         raise Diverged(

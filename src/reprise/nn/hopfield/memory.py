@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reprise.data.finite import all_finite
+
 __all__ = [
     "AssociativeMemory",
     "Retrieval",
@@ -210,7 +212,7 @@ class AssociativeMemory(nn.Module):
         self.beta = 8 / math.sqrt(patterns.shape[-1]) if beta is None else beta
         self.steps, self.eps = steps, eps
         check(patterns, patterns, self.beta, None)
-        if not patterns.isfinite().all():
+        if not all_finite(patterns):
             raise ValueError("patterns hold NaN or infinite values; clean them before they are stored")
         self.register_buffer("patterns", patterns)
 

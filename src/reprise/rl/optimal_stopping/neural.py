@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from reprise.data.finite import all_finite
 from reprise.rl.optimal_stopping.rule import Payoff, StoppingRule, checked_paths, checked_payoffs, next_stop
 from reprise.training.fit import Diverged, History, OnStep
 
@@ -136,7 +137,7 @@ class NeuralStopper(StoppingRule):
             if step * checks // steps > (step - 1) * checks // steps:
                 history.losses.append((step, float(loss.detach()) / max(1, self.n_dates - 1)))
                 value = self.value(batch if validation is None else validation).mean
-                if not math.isfinite(value) or not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+                if not math.isfinite(value) or not all(map(all_finite, self.network.parameters())):
                     raise Diverged(
                         f"training diverged at step {step} of {steps} (a weight is not finite); lower the learning rate"
                     )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reprise.data.finite import all_finite
+
 __all__ = ["Estimate", "Option", "Payoff", "StoppingRule", "checked_paths", "checked_payoffs", "next_stop"]
 
 Payoff = Callable[[Tensor], Tensor]
@@ -175,7 +177,7 @@ def checked_paths(paths: Tensor) -> Tensor:
     """
     if paths.ndim != 3 or not paths.numel() or not paths.is_floating_point():
         raise ValueError(f"paths are floats (B, d, N), not {paths.dtype} of shape {tuple(paths.shape)}")
-    if not bool(paths.isfinite().all()):
+    if not all_finite(paths):
         path, _, date = (~paths.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"path {path} has a price at date {date} that is not finite; leave such paths out")
     return paths
@@ -188,7 +190,7 @@ def checked_payoffs(payoff: Payoff, paths: Tensor) -> Tensor:
         ValueError: it is not.
     """
     values = payoff(paths)
-    if values.shape != (len(paths), paths.shape[-1]) or not bool(values.isfinite().all()):
+    if values.shape != (len(paths), paths.shape[-1]) or not all_finite(values):
         raise ValueError(
             f"the payoff of paths {tuple(paths.shape)} has shape {tuple(values.shape)} or is not finite; it must give "
             f"{(len(paths), paths.shape[-1])} finite numbers"
