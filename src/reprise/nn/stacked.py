@@ -10,9 +10,17 @@ from torch import Tensor, nn
 
 __all__ = ["StackedLinear", "StackedMLP"]
 
+
+class Tanh(nn.Tanh):
+    """In place, as its gradient needs the result only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.tanh_()
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
-    "tanh": nn.Tanh,
+    "tanh": Tanh,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
 }
