@@ -5,20 +5,32 @@
  * lie channel after channel, row after row; vectors have the shape [length].
  */
 
+import { bytesOf, setInside } from "./arrays.js";
+import { simdOf } from "./simd.js";
+
 /** The network from the JSON that the page carries; weights are 32-bit floats in base64. */
 export function readNetwork(data) {
   const floats = new Float32Array(bytesOf(data.weights).buffer);
   const part = (place) => place && floats.subarray(place[0], place[0] + place[1]);
+  const layers = data.layers.map((layer) => ({ ...layer, weight: part(layer.weight), bias: part(layer.bias) }));
+  const shapes = [[data.channels, data.size, data.size]];
+  for (const layer of layers) shapes.push(shapeAfter(layer, shapes.at(-1)));
   return {
     ...data,
     weights: null,
-    layers: data.layers.map((layer) => ({ ...layer, weight: part(layer.weight), bias: part(layer.bias) })),
+    layers,
+    shapes,
     samples: data.samples.map(({ name, pixels }) => ({ name, pixels: bytesOf(pixels) })),
+    simd: simdOf(layers, shapes),
   };
 }
 
-function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+function shapeAfter(layer, shape) {
+  if (layer.kind === "relu") return shape;
+  if (layer.kind === "linear") return [layer.out];
+  if (layer.kind === "flatten") return [shape[0] * shape[1] * shape[2]];
+  const side = Math.floor((shape[1] + 2 * layer.padding - layer.kernel) / layer.stride) + 1;
+  return [layer.kind === "conv" ? layer.out : shape[0], side, side];
 }
 
 /** Bytes 0..255, channel after channel, as the network takes them. */
@@ -32,21 +44,21 @@ export function normalise(network, bytes) {
   return pixels;
 }
 
-/** Run the network layer by layer and keep every output, the picture first. */
-export function forward(network, pixels) {
-  const shape = [network.channels, network.size, network.size];
-  let column = { layer: { name: "input", label: "input", kind: "input" }, shape, values: pixels, before: null };
-  const columns = [column];
-  for (const layer of network.layers) {
-    column = { layer, before: column, ...APPLY[layer.kind](layer, column) };
-    columns.push(column);
-  }
+/** Run the network layer by layer and keep every output, the picture first, until it runs again. */
+export function forward({ layers, shapes, simd }, pixels) {
+  const input = { name: "input", label: "input", kind: "input" };
+  const columns = [{ layer: input, shape: shapes[0], values: pixels, before: null }];
+  layers.forEach((layer, index) => {
+    const [before, shape] = [columns[index], shapes[index + 1]];
+    const values = simd?.compute(layer, before, shape) ?? COMPUTE[layer.kind](layer, before, shape);
+    columns.push({ layer, before, shape, values });
+  });
   return columns;
 }
 
-const APPLY = {
-  conv(layer, { shape, values }) {
-    const side = outputSide(shape[1], layer);
+/** What a layer makes of the column before it, in JavaScript. */
+const COMPUTE = {
+  conv(layer, { shape, values }, [, side]) {
     const planes = padded(values, shape[1], layer.padding);
     const result = new Float32Array(layer.out * side * side);
     const sums = new Float64Array(side); // of one row, so that they stay in the processor's cache
@@ -57,19 +69,18 @@ const APPLY = {
         result.set(sums, (filter * side + row) * side);
       }
     }
-    return { shape: [layer.out, side, side], values: result };
+    return result;
   },
 
-  relu(_, { shape, values }) {
+  relu(_, { values }) {
     const result = new Float32Array(values.length);
     for (let index = 0; index < values.length; index++) result[index] = values[index] < 0 ? 0 : values[index];
-    return { shape, values: result };
+    return result;
   },
 
-  pool(layer, { shape, values }) {
-    const side = outputSide(shape[1], layer);
-    const result = new Float32Array(shape[0] * side * side);
-    for (let channel = 0; channel < shape[0]; channel++) {
+  pool(layer, { shape, values }, [channels, side]) {
+    const result = new Float32Array(channels * side * side);
+    for (let channel = 0; channel < channels; channel++) {
       const plane = planeOf(values, shape[1], channel);
       for (let row = 0; row < side; row++) {
         for (let col = 0; col < side; col++) {
@@ -77,12 +88,16 @@ const APPLY = {
         }
       }
     }
-    return { shape: [shape[0], side, side], values: result };
+    return result;
   },
 
-  flatten(layer, { shape, values }) {
-    const order = flattenOrder(layer, shape);
-    return { shape: [values.length], values: Float32Array.from(order, (index) => values[index]) };
+  flatten(layer, { shape: [channels, side], values }) {
+    if (!layer.channelsLast) return values.slice();
+    const result = new Float32Array(values.length);
+    for (let channel = 0; channel < channels; channel++) {
+      planeOf(values, side, channel).forEach((value, cell) => (result[cell * channels + channel] = value));
+    }
+    return result;
   },
 
   linear(layer, { values }) {
@@ -93,13 +108,9 @@ const APPLY = {
       for (let index = 0; index < values.length; index++) sum += layer.weight[start + index] * values[index];
       result[neuron] = sum;
     }
-    return { shape: [layer.out], values: result };
+    return result;
   },
 };
-
-function outputSide(side, { kernel, stride, padding }) {
-  return Math.floor((side + 2 * padding - kernel) / stride) + 1;
-}
 
 /** One channel of maps, without a copy. */
 export const planeOf = (values, side, channel) => values.subarray(channel * side * side, (channel + 1) * side * side);
@@ -119,12 +130,9 @@ export function kernelsOf(layer, filter) {
 
 /** Maps with their padding, in the precision that sums are made in: { values, width }. */
 function padded(values, side, padding) {
-  const [rows, width] = [values.length / side, side + 2 * padding];
-  const result = new Float64Array((rows / side) * width * width);
-  for (let row = 0; row < rows; row++) {
-    const target = Math.floor(row / side) * width + (row % side) + padding; // a row of the padded maps
-    result.set(values.subarray(row * side, (row + 1) * side), target * width + padding);
-  }
+  const width = side + 2 * padding;
+  const result = new Float64Array((values.length / side ** 2) * width ** 2);
+  setInside(result, values, side, padding);
   return { values: result, width };
 }
 
