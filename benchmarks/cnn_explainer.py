@@ -1,4 +1,4 @@
-"""The explainer's page: one forward pass of Tiny VGG in its own JavaScript, under Node, and how much the page weighs.
+"""The explainer's page: one forward pass of Tiny VGG in its own script, under Node, and how much the page weighs.
 
 TensorFlow.js is compared where Node finds it (``npm install @tensorflow/tfjs @tensorflow/tfjs-backend-wasm``, and their
 folder in ``NODE_PATH``).

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from importlib.resources import files
 
 import pytest
 import torch
@@ -344,9 +345,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 # --- the page's arithmetic, under Node --------------------------------------------------------------------------------
 
 
-def javascript(page, expression, given=None):
+def javascript(page, expression, given=None, wasm=True):
     """The value of an expression in the exported page's own script; `network` is its network, `input` what is given."""
-    program = """
+    program = (
+        ("" if wasm else "delete globalThis.WebAssembly;")
+        + """
       const html = require("fs").readFileSync(process.argv[1], "utf8");
       const script = html.match(/<script>\\n([\\s\\S]*?)<\\/script>/)[1];
       const data = JSON.parse(html.match(/id="network">([\\s\\S]*?)<\\/script>/)[1]);
@@ -356,6 +359,7 @@ def javascript(page, expression, given=None):
       const columns = (bytes) => cnnExplainer.forward(network, cnnExplainer.normalise(network, bytes));
       console.log(JSON.stringify(%s, (key, value) => ArrayBuffer.isView(value) ? Array.from(value) : value));
     """
+    )
     done = subprocess.run(
         [NODE, "-e", program % expression, str(page)],
         input=json.dumps(given),
@@ -397,8 +401,9 @@ def test_a_picture_takes_less_than_a_tenth_of_a_second(page):
 
 
 @needs_node
+@pytest.mark.parametrize("wasm", [True, False], ids=["wasm", "javascript"])
 @pytest.mark.parametrize("name", NETS)
-def test_javascript_computes_every_layer_of_other_networks(name, tmp_path):
+def test_javascript_computes_every_layer_of_other_networks(name, wasm, tmp_path):
     make, channels, size = NETS[name]
     net, samples = randomise(make()), torch.rand(2, channels, size, size)
     mean, std = [0.4, 0.5, 0.6][:channels], [0.2, 0.3, 0.25][:channels]
@@ -413,9 +418,12 @@ def test_javascript_computes_every_layer_of_other_networks(name, tmp_path):
           const parts = all.map(partsOf);
           const ranges = ["unit", "module", "global"].map((mode) => cnnExplainer.rangesOf(all, mode));
           const shown = all.map(({ shape, values }) => ({ shape, values }));
-          return { all: shown, parts, ranges, probabilities: cnnExplainer.softmax(all.at(-1).values) };
+          const probabilities = cnnExplainer.softmax(all.at(-1).values);
+          return { all: shown, parts, ranges, probabilities, wasm: network.simd !== null };
         })()""",
+        wasm=wasm,
     )
+    assert content["wasm"] == wasm
     pixels = (samples[1] * 255).round() / 255
     traced = trace(net, (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
     for column, shown, parts in zip(traced.columns, content["all"], content["parts"], strict=True):
@@ -427,6 +435,45 @@ def test_javascript_computes_every_layer_of_other_networks(name, tmp_path):
     assert content["probabilities"] == pytest.approx(traced.probabilities.tolist(), abs=1e-6)
     for mode, ranges in zip(("unit", "module", "global"), content["ranges"], strict=True):
         assert ranges == pytest.approx(traced.ranges(mode), abs=0.0021)  # a maximum on the edge of a rounding step
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("side", "filters", "kernel", "padding"),
+    [(6, 1, 3, 0), (9, 5, 1, 0), (13, 6, 2, 1), (15, 12, 5, 2), (16, 9, 3, 3), (8, 10, 5, 0)],
+)
+def test_webassembly_computes_what_javascript_does(side, filters, kernel, padding, tmp_path):
+    """Sizes that are no multiples of a tile's, or less. What is written too far is in the border of the layer behind."""
+    net = nn.Sequential(
+        nn.Conv2d(3, filters, kernel, padding=padding), nn.Conv2d(filters, 3, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(3, 7, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(7, 3, 3, padding=1), nn.Flatten(), nn.LazyLinear(2),
+    )  # fmt: skip
+    samples = torch.rand(2, 3, side, side)
+    net(samples)
+    taken, *both = javascript(
+        export_web(randomise(net), tmp_path, ["a", "b"], samples),
+        """(() => {
+          const run = (simd) => network.samples.map(({ pixels }) => cnnExplainer
+            .forward({ ...network, simd }, cnnExplainer.normalise(network, pixels)).map(({ values }) => [...values]));
+          return [network.layers.map((layer) => network.simd.places.has(layer)), run(network.simd), run(null)];
+        })()""",
+    )
+    assert taken == [True] * 4 + [(side + 2 * padding - kernel + 1) // 2 >= 4] * 2 + [False] * 2
+    for fast, plain in zip(*both, strict=True):
+        for ours, theirs in zip(fast, plain, strict=True):
+            assert ours == pytest.approx(theirs, abs=2e-6, rel=2e-6)
+
+
+@pytest.mark.skipif(not shutil.which("wasm-ld") or not shutil.which("clang"), reason="clang and lld are not installed")
+def test_the_module_is_what_its_source_compiles_to(tmp_path):
+    if "version 14." not in subprocess.run(["clang", "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("the committed module was made with clang 14, whose bytes another version need not make")
+    folder = files("reprise.explain.cnn_explainer").joinpath("page")
+    source = folder.joinpath("simd.c").read_text()
+    (tmp_path / "simd.c").write_text(source)
+    command = "\n".join(line[2:] for line in source.splitlines() if line.startswith(" *   "))  # as its comment says
+    subprocess.run(["sh", "-e", "-c", command], cwd=tmp_path, check=True)
+    assert (tmp_path / "simd_module.js").read_text() == folder.joinpath("simd_module.js").read_text()
 
 
 @needs_node
@@ -627,6 +674,17 @@ def test_the_overview_in_a_browser(opened, page, model):
         if json.loads(entry["message"])["message"]["method"] == "Network.requestWillBeSent"
     ]
     assert requests == [page[0].as_uri()] and opened.js("performance.getEntriesByType('resource').length") == 0
+    assert opened.js("app.network.layers.filter((layer) => app.network.simd.places.has(layer)).length") == 10
+
+
+def test_a_policy_without_webassembly(chromium, page, tmp_path):
+    """JavaScript computes the same where the browser may not compile WebAssembly."""
+    logits = "Array.from(app.columns.at(-1).values)"
+    expected = Page(chromium, page[0]).js(logits)
+    path = tmp_path / "index.html"
+    path.write_text(page[0].read_text().replace(" 'wasm-unsafe-eval'", ""))
+    opened = Page(chromium, path)
+    assert opened.js("app.network.simd") is None and opened.js(logits) == pytest.approx(expected, abs=1e-5)
 
 
 def test_white_is_zero_and_negative_is_red(opened):

@@ -278,4 +278,5 @@ def test_the_explainer_is_opened_on_the_net_that_was_measured(browser: Browser, 
 
     browser.driver.find_element(By.PARTIAL_LINK_TEXT, f"{trial['arm']}, seed").click()
     assert browser.js("cnnExplainer.app.overview.groups.length") == 12  # its own scripts have drawn the columns
+    assert browser.js("cnnExplainer.app.network.simd !== null")  # WebAssembly may run there, as on the page by itself
     assert browser.js("self.origin") == "null"  # it gets no part of this site

@@ -21,7 +21,7 @@ router = APIRouter()
 FILE = "index.html"  # what `export_web` writes
 # The page runs its own scripts, so it gets no part of this site: an origin of its own, and no connection anywhere.
 POLICY = (
-    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'none'; base-uri 'none'"
 )
 

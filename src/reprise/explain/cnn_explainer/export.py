@@ -59,6 +59,8 @@ def export_web(
     The page holds weights, pictures, style and script in one file. It opens from ``file://`` or from any server, asks
     for nothing over the network (its own policy forbids it), and computes the network in the browser: views of every
     layer, of single neurons, and of the numbers behind one value; keyboard, touch and screen readers; light and dark.
+    Maps are computed in WebAssembly with SIMD. Where that is missing, or forbidden by a server's policy (which has to
+    allow ``script-src 'wasm-unsafe-eval'``), plain JavaScript computes the same, several times as slowly.
 
     Source: Wang et al., CNN Explainer, arXiv 2004.15004, sections 5 and 6; this is an implementation of its own.
 

@@ -138,6 +138,7 @@ export class Pictures {
     try {
       const file = getFile();
       const bytes = await decode(file, this.network);
+      if (this.fieldset.disabled) return; // a deeper view was opened meanwhile
       drawBytes(this.#ownCanvas(), bytes, this.network);
       this.#choose(bytes, file.name || "your picture", this.add);
       this.dialog.close();

@@ -1,26 +1,25 @@
 /*
- * The page's layers that cost most, in SIMD instructions of WebAssembly. simd.js calls them; all pointers go into the
- * memory that it lays out. Maps lie channel after channel, row after row, as in network.js. Nothing here uses a stack.
+ * The layers of the page that cost most, in the SIMD instructions of WebAssembly. simd.js lays out the memory that all
+ * pointers go into, and calls them. Maps lie channel after channel, row after row, as in network.js.
  *
- * simd_module.js holds the compiled module. After a change, make it anew in this folder, with clang and lld 14:
+ * simd_module.js holds the compiled module. After a change make it anew, in this folder, with clang and lld 14:
  *
- *   clang --target=wasm32 -O2 -msimd128 -nostdlib -Wl,--no-entry,--import-memory,--strip-all,-z,stack-size=0 -o simd.wasm simd.c
- *   echo "export const MODULE = \"$(base64 -w0 simd.wasm)\"; // made from simd.c, as is said there" > simd_module.js
+ *   clang --target=wasm32 -O2 -msimd128 -nostdlib -o /dev/stdout simd.c \
+ *     -Wl,--no-entry,--import-memory,--strip-all,-z,stack-size=0 | base64 -w 0 |
+ *     xargs printf '// Made from simd.c, which says how.\n\nexport const MODULE =\n  "%s";\n' > simd_module.js
  */
 
 #include <wasm_simd128.h>
 
 #define EXPORT(name) __attribute__((export_name(#name))) void name
-#define MAPS 5 /* that are computed together; with two rows of four columns they fill the registers */
+#define MAPS 5 /* computed together: with two rows of four columns they fill the registers */
 #define COLUMNS 4
 
 typedef const float *Floats;
 
 static inline int least(int a, int b) { return a < b ? a : b; }
 
-static inline v128_t plus_product(v128_t sum, v128_t a, v128_t b) { return wasm_f32x4_add(sum, wasm_f32x4_mul(a, b)); }
-
-/* Four columns of two rows in each of MAPS maps; `taps` weights make one map, and maps of the output have `side`. */
+/* Two rows of COLUMNS columns in each of MAPS maps. Each map has `taps` weights; `side` is that of the output. */
 static inline __attribute__((always_inline)) void tile(Floats input, int width, int channels, Floats weight, int taps,
                                                        Floats bias, int kernel, float *output, int side) {
   v128_t upper[MAPS], lower[MAPS];
@@ -32,8 +31,8 @@ static inline __attribute__((always_inline)) void tile(Floats input, int width, 
 #pragma unroll
         for (int map = 0; map < MAPS; map++) {
           v128_t factor = wasm_v128_load32_splat(weight + map * taps);
-          upper[map] = plus_product(upper[map], factor, above);
-          lower[map] = plus_product(lower[map], factor, below);
+          upper[map] = wasm_f32x4_add(upper[map], wasm_f32x4_mul(factor, above));
+          lower[map] = wasm_f32x4_add(lower[map], wasm_f32x4_mul(factor, below));
         }
       }
   for (int map = 0; map < MAPS; map++, output += side * side) {
@@ -43,10 +42,11 @@ static inline __attribute__((always_inline)) void tile(Floats input, int width, 
 }
 
 /*
- * A convolution of stride 1 without padding, of at least MAPS filters and COLUMNS columns of output. The last tiles of
- * rows, columns and filters lie over those before them where the sizes are no multiples.
+ * A convolution of stride 1 without padding, of at least MAPS filters and COLUMNS columns. Where sizes are no multiples
+ * of a tile's, the last tile lies in part over the one before, here as in the functions below.
  */
-EXPORT(conv)(Floats input, int width, int channels, Floats weight, Floats bias, int kernel, float *output, int filters) {
+EXPORT(conv)(Floats input, int width, int channels, Floats weight, Floats bias, int kernel, float *output,
+             int filters) {
   int side = width - kernel + 1, taps = channels * kernel * kernel;
   for (int filter = 0; filter < filters; filter += MAPS) {
     int map = least(filter, filters - MAPS);
@@ -60,13 +60,13 @@ EXPORT(conv)(Floats input, int width, int channels, Floats weight, Floats bias, 
 }
 
 EXPORT(relu)(Floats input, float *output, int length) {
-  int index = 0;
-  for (; index + 4 <= length; index += 4)
-    wasm_v128_store(output + index, wasm_f32x4_pmax(wasm_v128_load(input + index), wasm_f32x4_splat(0)));
-  for (; index < length; index++) output[index] = input[index] < 0 ? 0 : input[index];
+  for (int index = 0; index < length; index += 4) {
+    int i = least(index, length - 4);
+    wasm_v128_store(output + i, wasm_f32x4_pmax(wasm_v128_load(input + i), wasm_f32x4_splat(0)));
+  }
 }
 
-/* The largest of each 2x2 patch of a map, step 2. */
+/* The largest of each patch of 2x2, at stride 2. */
 EXPORT(pool)(Floats input, int width, float *output, int channels) {
   int side = width / 2;
   for (int row = 0; row < channels * side; row++, output += side) {

@@ -1,8 +1,8 @@
 /**
  * Layers in the SIMD instructions of WebAssembly, many times as fast as in JavaScript; simd.c has the arithmetic.
  *
- * What these layers read and write lies in one memory, laid out once. Nothing is copied on the way from one to the next,
- * and what they make stays until they compute the next picture.
+ * What these layers read and write lies in one memory, laid out once. Nothing is copied on the way from one layer to
+ * the next, and what they make stays until they compute the next picture.
  */
 
 import { bytesOf, setInside } from "./arrays.js";
@@ -55,7 +55,7 @@ class Simd {
         output: allot(filters * side ** 2),
       });
     });
-    this.memory = new WebAssembly.Memory({ initial: Math.ceil(end / BLOCK) });
+    this.memory = new WebAssembly.Memory({ initial: Math.floor(end / BLOCK) + 1 });
     for (const [{ weight, bias }, place] of this.places) {
       if (weight) this.#at(place.weight, weight.length).set(weight);
       if (bias) this.#at(place.bias, bias.length).set(bias);
