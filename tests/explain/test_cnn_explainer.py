@@ -443,7 +443,7 @@ def test_javascript_computes_every_layer_of_other_networks(name, wasm, tmp_path)
     [(6, 1, 3, 0), (9, 5, 1, 0), (13, 6, 2, 1), (15, 12, 5, 2), (16, 9, 3, 3), (8, 10, 5, 0)],
 )
 def test_webassembly_computes_what_javascript_does(side, filters, kernel, padding, tmp_path):
-    """Sizes that are no multiples of a tile's, or less. What is written too far is in the border of the layer behind."""
+    """Sizes that are no multiples of a tile's, or less. What is written too far spoils a later layer's border."""
     net = nn.Sequential(
         nn.Conv2d(3, filters, kernel, padding=padding), nn.Conv2d(filters, 3, 3, padding=1), nn.ReLU(),
         nn.Conv2d(3, 7, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(7, 3, 3, padding=1), nn.Flatten(), nn.LazyLinear(2),
