@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PAPER ?= grad-cam
 SCALE ?= laptop
+JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -19,8 +20,8 @@ check: .venv/dev  ## format, lint, types of the public interface, import directi
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layout.py
 
-bench: .venv/bench  ## every part against its peers, side by side
-	$(BIN)/python -m benchmarks
+bench: .venv/bench  ## every part against its peers, side by side, on JOBS cores
+	$(BIN)/python -m benchmarks --jobs $(JOBS)
 
 format: .venv/dev
 	$(BIN)/ruff format .

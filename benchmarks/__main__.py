@@ -1,6 +1,7 @@
 """Run the benchmarks, print one table, and keep it as results.json and, for people, as README.md.
 
-Each runs in a process of its own: what it imports, allocates or breaks is no matter of the next one.
+Each runs in a process of its own: what it imports, allocates or breaks is no matter of the next one. Those that time
+one thread may share the machine, each on a core of its own; those that time processes or threads have it to themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import re
 import sys
 import traceback
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,17 @@ FOLDER = Path(__file__).parent
 SUMMARY = re.compile(r"\| work \| against, with its best settings .*?\n(?=\n)", re.DOTALL)  # in the project's README
 HELPERS = ("__init__", "__main__", "commands", "resources", "table")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
+ALONE = ("lab", "maniskill", "maniskill_experts", "nodes", "site", "tabletop", "vector")  # several processes or threads
+BY_NAME = ("rl_returns",)  # a quarter of an hour, and not of speed: measured where it is named
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named benchmarks, by default all; what was not run keeps its rows."""
+    """Run the named benchmarks, by default all of speed; what was not run keeps its rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all: {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all of speed: {', '.join(NAMES)}")
+    parser.add_argument(
+        "--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="at once, of those with one thread"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="one round of every row, to see that it runs; nothing is kept")
     how.add_argument("--check", action="store_true", help="tell which ratios left the spread of the kept ones")
@@ -48,14 +55,12 @@ def main(arguments: list[str]) -> int:
         there = [name for name in ("OSMesa", "EGL") if ctypes.util.find_library(name)]
         os.environ.setdefault("MUJOCO_GL", there[0].lower() if there else "disable")
     measured, broken = {}, []
-    for name in options.names or NAMES:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            try:
-                measured[name] = pool.submit(measure, name, options.once).result()
-            except Exception:  # whatever it is, the others are to be measured
-                traceback.print_exc()
-                broken.append(name)
-                continue
+    for name, found in _measured(options.names or [name for name in NAMES if name not in BY_NAME], options):
+        if isinstance(found, Exception):  # whatever it is, the others are to be measured
+            traceback.print_exception(found)
+            broken.append(name)
+            continue
+        measured[name] = found
         if not (options.once or options.check):
             keep(path, load(path) | {name: measured[name]})  # others may have been measured meanwhile
     tell(parse(measured))
@@ -65,6 +70,24 @@ def main(arguments: list[str]) -> int:
     for name in broken:
         print(f"Error: the benchmark {name!r} was not finished", file=sys.stderr)
     return 1 if broken or strayed else 0
+
+
+def _measured(names: list[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
+    """Each benchmark when it is done, with what it measured or what broke it."""
+    together = [name for name in names if name not in ALONE]
+    for some, jobs in ((together, options.jobs), ([name for name in names if name in ALONE], 1)):
+        with ThreadPoolExecutor(jobs) as threads:
+            futures = {threads.submit(_in_a_process, name, options.once): name for name in some}
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield futures[future], error or future.result()
+
+
+def _in_a_process(name: str, once: bool) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, name, once).result()
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from benchmarks.table import Row, absent, compare
 from reprise.explain import export_web
 from reprise.nn import TinyVGG
 
-WORK, PACKAGES = "Tiny VGG, forward pass of one picture in JavaScript", {"cpu": "tfjs", "wasm": "tfjs-backend-wasm"}
+WORK, PACKAGES = "Tiny VGG, forward pass of one picture on the page", {"cpu": "tfjs", "wasm": "tfjs-backend-wasm"}
 PAGE = """
   const html = require("fs").readFileSync(process.argv[1], "utf8");
   (0, eval)(html.match(/<script>\\n([\\s\\S]*?)<\\/script>/)[1]);

@@ -100,9 +100,9 @@ def _share(seconds: float, threads: int, flops: float | None, traffic: float | N
 
 
 def _rounds(candidates: dict[str, Callable[[], Any]], threads: int) -> int:
-    """As many as twenty seconds hold: one call of ours and two of the peer's make a round."""
+    """As many as ten seconds hold: one call of ours and two of the peer's make a round."""
     once = compare_speed(candidates, tolerance=None, threads=threads, rounds=1, seconds=0, launches=1).medians
-    return min(20, max(5, int(20 / (once["ours"] + 2 * once["peer"]))))
+    return min(20, max(5, int(10 / (once["ours"] + 2 * once["peer"]))))
 
 
 def absent(work: str, peer: str, reason: str, size: str = "") -> Iterator[Row]:
