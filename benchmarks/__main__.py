@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all of speed: {', '.join(NAMES)}")
     parser.add_argument(
-        "--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="at once, of those with one thread"
+        "--jobs", type=int, choices=range(1, 9), default=1, metavar="N", help="at once, of those with one thread"
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="one round of every row, to see that it runs; nothing is kept")
