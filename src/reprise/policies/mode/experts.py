@@ -14,6 +14,7 @@ from torch.nn import functional as F
 __all__ = ["Experts", "FusedExperts"]
 
 ROWS = 384  # of a block; 256 to 512 are alike
+FEW = range(5, 16)  # rows that a product takes longer for than for 16, up to twice as long with large matrices
 silu, silu_backward = torch.ops.aten.silu, torch.ops.aten.silu_backward  # with a place for the result
 
 
@@ -80,14 +81,14 @@ class Experts(nn.Module):
     def _for_all(self, x: Tensor, chosen: list[int], weights: Tensor) -> Tensor:
         """The same experts for every token: nothing to sort, no weight to copy."""
         blocks = []
-        for rows in x.flatten(0, -2).split(ROWS):
+        for rows in _rows(x):
             y = torch.zeros((), dtype=x.dtype, device=x.device)
             for n, weight in zip(chosen, weights, strict=True):
                 value, gate = F.linear(rows, self.weight_in[n], self.bias_in[n]).chunk(2, 1)
                 hidden = F.dropout(value * F.silu(gate), self.dropout, self.training)
                 y = y + weight * (hidden @ self.weight_out[n])
             blocks.append(y)
-        return torch.cat(blocks).view_as(x)
+        return torch.cat(blocks)[: x[..., 0].numel()].view_as(x)
 
 
 class FusedExperts:
@@ -115,14 +116,14 @@ class FusedExperts:
     def __call__(self, x: Tensor, weights: list[float]) -> Tensor:
         """(..., D) with the k weights to (..., D)."""
         blocks = []
-        for rows in x.flatten(0, -2).split(ROWS):
+        for rows in _rows(x):
             value, gate = F.linear(rows, self.weight_in, self.bias_in).chunk(2, 1)
             hidden = (F.silu(gate) * value).chunk(len(weights), 1)
             y = rows
             for i, (part, weight) in enumerate(zip(hidden, weights, strict=True)):
                 y = torch.addmm(y, part, self.weight_out[i], beta=int(i > 0), alpha=weight)
             blocks.append(y)
-        return torch.cat(blocks).view_as(x)
+        return torch.cat(blocks)[: x[..., 0].numel()].view_as(x)
 
 
 class _Grouped(torch.autograd.Function):
@@ -206,6 +207,12 @@ class _Grouped(torch.autograd.Function):
             d_up[n].addmm_(d_block.T, x_n, beta=beta)
             d_b[n].add_(d_block.sum(0))
         return F.embedding_bag(back, d_inputs, mode="sum"), None, d_weights, d_weight_in, d_bias, d_weight_out, None
+
+
+def _rows(x: Tensor) -> tuple[Tensor, ...]:
+    """Tokens (..., D) in blocks; a few are filled up with zeros."""
+    rows = x.flatten(0, -2)
+    return (F.pad(rows, (0, 0, 0, FEW.stop - len(rows))),) if len(rows) in FEW else rows.split(ROWS)
 
 
 def _blocks(counts: list[int]) -> tuple[list[int], list[int]]:
