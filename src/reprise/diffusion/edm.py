@@ -115,7 +115,7 @@ class EDM(nn.Module):
             *condition: handed on to the network, as are keywords.
         """
         c = self._coefficients(x, sigma)
-        return torch.addcmul(column(c.c_skip, x) * x, column(c.c_out, x), self._net(x, c, condition, options))
+        return torch.addcmul(c.c_skip * x, c.c_out, self._net(x, c, condition, options))
 
     def loss(
         self,
@@ -143,18 +143,20 @@ class EDM(nn.Module):
         check_same(x0, noise, "noise")
         c = self._coefficients(x0, sigma)
         x = x0 + column(sigma, x0) * noise
-        target = (x0 - column(c.c_skip, x) * x) / column(c.c_out, x)
+        target = (x0 - c.c_skip * x) / c.c_out
         return reduce((self._net(x, c, condition, options) - target).square(), reduction)
 
     def _net(self, x: Tensor, c: EDMCoefficients, condition: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
-        output = self.net(column(c.c_in, x) * x, c.c_noise.to(x), *condition, **options)
+        output = self.net(c.c_in * x, c.c_noise.flatten(), *condition, **options)
         check_same(x, output, "the network's output")
         return output
 
     def _coefficients(self, x: Tensor, sigma: Tensor) -> EDMCoefficients:
+        """Shaped to be multiplied with x, in its type and on its device."""
         if sigma.shape != (len(x),):
             raise ValueError(f"sigma is ({len(x)},), one level for each example, not {tuple(sigma.shape)}")
-        return edm_coefficients(sigma, self.sigma_data)
+        levels = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+        return EDMCoefficients(*(value.to(x) for value in edm_coefficients(levels, self.sigma_data)))
 
 
 def log_normal_sigmas(

@@ -35,17 +35,20 @@ class Block(nn.Module):
         width = x.shape[2]
         normed = self.norm1(x)
         if kept is None:
-            query, key, value = self.qkv(normed).split(width, 2)
+            query, key, value = self._heads(self.qkv(normed), 3)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
-            key, value = F.linear(normed, weight[width:], bias[width:]).split(width, 2)
-            query = F.linear(normed[:, kept], weight[:width], bias[:width])
+            key, value = self._heads(F.linear(normed, weight[width:], bias[width:]), 2)
+            (query,) = self._heads(F.linear(normed[:, kept], weight[:width], bias[:width]), 1)
             x = x[:, kept]
         x = x + self._drop(self.proj(self._attend(query, key, value, mask)))
         return x + self._drop(self.narrow(F.gelu(self.widen(self.norm2(x)))))
 
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, L, parts * E) to (B, heads, L, E / heads) of each part."""
+        return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = (part.unflatten(2, (self.n_heads, -1)).transpose(1, 2) for part in (query, key, value))
         dropout = self.attn_drop if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
@@ -53,7 +56,7 @@ class Block(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.resid_drop, self.training) if self.resid_drop else x
+        return F.dropout(x, self.resid_drop) if self.resid_drop and self.training else x
 
 
 class _GPT(nn.Module):
@@ -117,10 +120,11 @@ class _GPT(nn.Module):
 
     def through(self, tokens: Tensor, kept: slice) -> Tensor:
         """The head's outputs for the tokens of ``kept``; the last block works for those alone."""
-        for block in self.blocks[:-1]:
+        *blocks, last = self.blocks
+        for block in blocks:
             tokens = block(tokens)
-        mask = self.mask[: tokens.shape[1], : tokens.shape[1]][kept]
-        return self.head(self.norm(self.blocks[-1](tokens, kept, mask)))
+        mask = self.mask[kept.start : tokens.shape[1] : kept.step, : tokens.shape[1]]
+        return self.head(self.norm(last(tokens, kept, mask)))
 
 
 class ScoreGPT(_GPT):

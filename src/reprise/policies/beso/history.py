@@ -294,8 +294,9 @@ class HistoryPolicy:
         if len(self._length) != count:
             raise ValueError(f"{len(self._length)} environments have acted before, now {count}; call reset first")
         full = (self._length == self.window)[:, None, None]
-        for history in (self._states, self._actions):
-            history.copy_(torch.where(full, history.roll(-1, 1), history))
+        self._states, self._actions = (
+            torch.where(full, history.roll(-1, 1), history) for history in (self._states, self._actions)
+        )
         last = self._length.clamp(max=self.window - 1)
         self._states[torch.arange(count, device=self.device), last] = state
         self._length = last + 1
