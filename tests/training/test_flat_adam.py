@@ -18,8 +18,10 @@ def train(net, optimizer, max_norm, steps=20):
             optimizer.step()
 
 
+@pytest.mark.parametrize("large", [2**20, 0])
 @pytest.mark.parametrize("max_norm", [None, 0.5])
-def test_equals_adam_of_pytorch(max_norm):
+def test_equals_adam_of_pytorch(monkeypatch, max_norm, large):
+    monkeypatch.setattr("reprise.training.flat_adam.LARGE", large)
     ours, theirs = (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     train(ours, FlatAdam(ours.parameters(), 0.01, (0.8, 0.95), 1e-5), max_norm)

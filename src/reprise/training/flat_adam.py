@@ -7,8 +7,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 __all__ = ["FlatAdam"]
+
+LARGE = 2**20  # numbers, which leave the cache between one operation and the next: a step in a single pass pays there
 
 
 class FlatAdam:
@@ -64,18 +67,30 @@ class FlatAdam:
     @torch.no_grad()
     def step(self, max_norm: float | None = None) -> None:
         """Move against the gradient, first shortened to ``max_norm``."""
-        scale = self._advance(max_norm)
-        self.vector.addcdiv_(self.average, scale, value=self._length(self.learning_rate))
+        if self.vector.numel() < LARGE:
+            scale = self._advance(max_norm)
+            self.vector.addcdiv_(self.average, scale, value=self._length(self.learning_rate))
+            return
+        self._shorten(max_norm)
+        steps = torch.tensor(float(self.steps), device=self.vector.device)
+        self.steps += 1
+        adam(
+            [self.vector], [self.gradient], [self.average], [self.square], [], [steps], fused=True, amsgrad=False,
+            beta1=self.betas[0], beta2=self.betas[1], lr=self.learning_rate, weight_decay=0.0, eps=self.eps,
+            maximize=False,
+        )  # fmt: skip
+
+    def _shorten(self, max_norm: float | None) -> None:
+        if max_norm is not None:
+            self.gradient.mul_((max_norm / self.gradient.norm().add_(1e-6)).clamp_(max=1.0))
 
     def _advance(self, max_norm: float | None) -> Tensor:
         """Take the gradient into the averages; returns what a step divides the first of them by."""
-        gradient = self.gradient
-        if max_norm is not None:
-            gradient.mul_((max_norm / gradient.norm().add_(1e-6)).clamp_(max=1.0))
+        self._shorten(max_norm)
         self.steps += 1
         beta1, beta2 = self.betas
-        self.average.lerp_(gradient, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        self.average.lerp_(self.gradient, 1 - beta1)
+        self.square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1 - beta2)
         return self.square.sqrt().add_(self.eps * math.sqrt(1 - beta2**self.steps))
 
     def _length(self, learning_rate: float) -> float:
