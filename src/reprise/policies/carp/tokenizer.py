@@ -22,6 +22,8 @@ from reprise.training.flat_adamw import FlatAdamW
 
 __all__ = ["ActionTokenizer"]
 
+ROWS = 4096  # chunks times dimensions in a piece of a batch, whose activations a CPU's cache holds
+
 
 class ActionTokenizer(nn.Module):
     """A multi-scale residual VQ-VAE for each dimension of an action; no dimension sees another, nor its codebook.
@@ -124,8 +126,11 @@ class ActionTokenizer(nn.Module):
 
     def loss(self, actions: Tensor) -> Tensor:
         """Mean squared error plus loss of quantisation, of each dimension: (Da,)."""
-        reconstruction, loss, _ = self(actions)
-        return (reconstruction - actions).square().mean((0, 1)) + loss
+        losses = []
+        for part in actions.split(max(1, ROWS // self.action_dim)):
+            reconstruction, loss, _ = self(part)
+            losses.append(((reconstruction - part).square().mean((0, 1)) + loss) * (len(part) / len(actions)))
+        return torch.stack(losses).sum(0)
 
     @torch.no_grad()
     def encode(self, actions: Tensor) -> list[Tensor]:
