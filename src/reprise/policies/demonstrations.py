@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from reprise.data.windows import Windows
+from reprise.policies.observations import take
 
 __all__ = ["Batch", "Demonstrations", "Objective", "to_device", "trained_steps"]
 
 Batch = dict[str, Any]
+HELD = 64 * 2**20  # bytes of windows that are cut once, rather than for each batch
 
 
 class Demonstrations:
@@ -43,6 +46,16 @@ class Demonstrations:
 
     def gather(self, steps: np.ndarray, generator: np.random.Generator | None = None) -> Batch:
         """The windows of some steps; ``generator`` draws goals."""
+        return self._cut(steps, generator) if self._all is None else take(self._all, torch.as_tensor(steps))
+
+    @cached_property
+    def _all(self) -> Batch | None:
+        """The windows of all steps; None where they are many or hold goals that are drawn."""
+        if self.windows.goal == "future" or len(self.windows) * _size(self._cut(np.arange(1))) > HELD:
+            return None
+        return self._cut(np.arange(len(self.windows)))
+
+    def _cut(self, steps: np.ndarray, generator: np.random.Generator | None = None) -> Batch:
         batch = self.windows.gather(steps, generator)
         if self.text is not None:
             batch["instruction"] = self.text[batch["episode"]]
@@ -107,6 +120,11 @@ def trained_steps(windows: Windows, pad_start: int | None = None, pad_end: int |
             f"{int(episodes.lengths.max())} steps"
         )
     return np.flatnonzero(keep)
+
+
+def _size(tree: Any) -> int:
+    """Bytes of a tensor, or of a dictionary of such."""
+    return sum(map(_size, tree.values())) if isinstance(tree, dict) else tree.nbytes
 
 
 def to_device(tree: Any, device: torch.device) -> Any:

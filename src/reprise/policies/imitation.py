@@ -25,8 +25,8 @@ from reprise.policies.demonstrations import Batch, Demonstrations, Objective, tr
 from reprise.policies.observations import History, Shapes, checked_mask, named, take
 from reprise.policies.scales import Scales
 from reprise.rl.files import load_state, read, write
-from reprise.training.ema import EMA
 from reprise.training.fit import History as Trained, OnStep, fit
+from reprise.training.weight_average import WeightAverage
 
 __all__ = ["AVERAGE", "ImitationPolicy", "masked_mean"]
 
@@ -279,14 +279,13 @@ class ImitationPolicy:
         optimizer = torch.optim.AdamW(
             self.parameter_groups(module, weight_decay), lr=learning_rate, betas=betas, fused=True
         )
-        average = None if ema is None else EMA(module, **ema)
+        average = None if ema is None else WeightAverage(module, **ema)
         if average is not None:
-            follow = average.following(module)
-            optimizer.register_step_post_hook(lambda *_: follow())
+            optimizer.register_step_post_hook(lambda *_: average.update())
 
         def tell(step: int, total: int, values: dict[str, float]) -> None:
             if held_out is not None:
-                with nullcontext() if average is None else average.applied_to(module):
+                with nullcontext() if average is None else average.applied():
                     values = values | {"validation_loss": self.validate(held_out, loss)}
                 module.train()
             if on_step is not None:
@@ -300,7 +299,7 @@ class ImitationPolicy:
             clip_norm=clip_norm, on_step=tell,
         )  # fmt: skip
         if average is not None:
-            module.load_state_dict(average.module.state_dict())
+            average.finish()
         self.reset()
 
     @torch.no_grad()

@@ -11,3 +11,4 @@ from .losses import (
 )
 from .metrics import accuracy as accuracy
 from .ranking import auc as auc
+from .weight_average import WeightAverage as WeightAverage

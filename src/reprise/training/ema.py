@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EMA"]
+__all__ = ["EMA", "Decay"]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How the decay of an :class:`EMA` rises from update to update; arguments and errors as there."""
+
+    decay: float = 0.999
+    power: float | None = None
+    inv_gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay lies in [0, 1), not at {self.decay}")
+        if self.power is not None and not self.power > 0:
+            raise ValueError(f"power must be above 0, not {self.power}; None keeps the decay constant")
+        if not self.inv_gamma > 0:
+            raise ValueError(f"inv_gamma must be above 0, not {self.inv_gamma}")
+
+    def at(self, t: int) -> float:
+        """The decay of the t-th update, counted from 0."""
+        if t == 0:
+            return 0.0
+        return self.decay if self.power is None else min(self.decay, 1 - (1 + t / self.inv_gamma) ** -self.power)
 
 
 class EMA(nn.Module):
@@ -51,43 +75,22 @@ class EMA(nn.Module):
         self, model: nn.Module, decay: float = 0.999, *, power: float | None = None, inv_gamma: float = 1.0
     ) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay lies in [0, 1), not at {decay}")
-        if power is not None and not power > 0:
-            raise ValueError(f"power must be above 0, not {power}; None keeps the decay constant")
-        if not inv_gamma > 0:
-            raise ValueError(f"inv_gamma must be above 0, not {inv_gamma}")
-        self.decay, self.power, self.inv_gamma = decay, power, inv_gamma
+        self.course = Decay(decay, power, inv_gamma)
         self.module = deepcopy(model).eval().requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def decay_at(self, t: int) -> float:
         """The decay of the t-th update, counted from 0."""
-        if t == 0:
-            return 0.0
-        return self.decay if self.power is None else min(self.decay, 1 - (1 + t / self.inv_gamma) ** -self.power)
+        return self.course.at(t)
 
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take the model's present weights into the average; call it after every optimiser step."""
-        self.following(model)()
-
-    def following(self, model: nn.Module) -> Callable[[], None]:
-        """:meth:`update` for a loop in which the model keeps its tensors: they are looked up once, here.
-
-        In a small network that takes as long as the average itself.
-        """
         averages, weights = list(self.module.parameters()), list(model.parameters())
-        buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
-
-        @torch.no_grad()
-        def update() -> None:
-            share = 1 - self.decay_at(int(self.updates))
-            torch._foreach_lerp_(averages, weights, share)  # type: ignore[arg-type]
-            for mine, its in buffers:
-                mine.copy_(its)
-            self.updates += 1
-
-        return update
+        torch._foreach_lerp_(averages, weights, 1 - self.decay_at(int(self.updates)))  # type: ignore[arg-type]
+        for mine, its in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(its)
+        self.updates += 1
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the averaged model returns."""
