@@ -1,4 +1,4 @@
-"""The moving average of weights for a loop that needs no second network: :class:`reprise.training.EMA` without a copy."""
+"""The moving average of weights for a loop that needs no second network, as an EMA would hold."""
 
 from __future__ import annotations
 
