@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from reprise.data.windows import Windows
-from reprise.policies.observations import take
 
 __all__ = ["Batch", "Demonstrations", "Objective", "to_device", "trained_steps"]
 
@@ -46,7 +45,9 @@ class Demonstrations:
 
     def gather(self, steps: np.ndarray, generator: np.random.Generator | None = None) -> Batch:
         """The windows of some steps; ``generator`` draws goals."""
-        return self._cut(steps, generator) if self._all is None else take(self._all, torch.as_tensor(steps))
+        if self._all is None:
+            return self._cut(steps, generator)
+        return _select(self._all, torch.as_tensor(steps, device=self.device))
 
     @cached_property
     def _all(self) -> Batch | None:
@@ -120,6 +121,13 @@ def trained_steps(windows: Windows, pad_start: int | None = None, pad_end: int |
             f"{int(episodes.lengths.max())} steps"
         )
     return np.flatnonzero(keep)
+
+
+def _select(tree: Any, rows: Tensor) -> Any:
+    """Some rows of a tensor, or of a dictionary of such."""
+    if isinstance(tree, dict):
+        return {key: _select(value, rows) for key, value in tree.items()}
+    return tree.index_select(0, rows)
 
 
 def _size(tree: Any) -> int:
