@@ -604,3 +604,13 @@ def test_wrong_input(call, message):
 def test_actions_beyond_the_range_give_a_warning():
     with pytest.warns(UserWarning, match=r"lie in \[-1, 1\] and reach 1.5"):
         ActionTokenizer(2).encode(torch.full((1, 16, 2), 1.5))
+
+
+def test_a_loss_in_pieces_is_the_loss(monkeypatch):
+    tokenizer, chunks = ActionTokenizer(2), torch.rand(7, 16, 2)
+    whole = tokenizer.loss(chunks)
+    (gradient,) = torch.autograd.grad(whole.sum(), [tokenizer.quantizer.codebook])
+    monkeypatch.setattr("reprise.policies.carp.tokenizer.ROWS", 6)
+    pieces = tokenizer.loss(chunks)
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(torch.autograd.grad(pieces.sum(), [tokenizer.quantizer.codebook])[0], gradient)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from reprise.data import Episodes
+from reprise.data import Episodes, Windows
 from reprise.policies import BC, ImitationPolicy, ObservationEncoder, Shapes, masked_mean
+from reprise.policies.demonstrations import Demonstrations
 from reprise.training import Diverged
 
 
@@ -329,3 +330,16 @@ def test_encoder_puts_everything_side_by_side():
         "instruction": torch.full((5, 4), 4.0),
     }
     assert encoder(batch)[0].tolist() == [1.0] * 4 + [2.0] * 6 + [3.0] * 3 + [4.0] * 4 and encoder.size == 17
+
+
+@pytest.mark.parametrize("goal", [None, "final", "future"])
+def test_held_windows_are_those_that_are_cut(monkeypatch, goal):
+    episodes = Episodes({"state": np.random.randn(9, 2)}, np.random.randn(9, 1).astype(np.float32), np.array([4, 9]))
+    windows, steps = Windows(episodes, history=2, future=3, goal=goal), np.array([8, 0, 3])
+    held = Demonstrations(windows, np.arange(9), text=torch.randn(2, 4))
+    assert (held._all is None) == (goal == "future")
+    cut = Demonstrations(windows, np.arange(9), held.text)
+    monkeypatch.setattr("reprise.policies.demonstrations.HELD", 0)
+    assert cut._all is None
+    batches = [each.gather(steps, np.random.default_rng(0)) for each in (held, cut)]
+    torch.testing.assert_close(*batches, rtol=0, atol=0)

@@ -704,3 +704,12 @@ def test_the_baseline_has_the_active_parameters_of_the_sparse_network():
 def test_wrong_input(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_few_rows_before_a_large_matrix_are_filled_up(monkeypatch):
+    experts, x = Experts(8, n_experts=4), torch.randn(2, 3, 8)
+    index, weights = torch.tensor([[[0, 2]]]), torch.tensor([[[0.7, 0.3]]])
+    plain = experts(x, index, weights)
+    monkeypatch.setattr("reprise.policies.mode.experts.LARGE", 0)
+    torch.testing.assert_close(experts(x, index, weights), plain)
+    torch.testing.assert_close(experts.fuse([0, 2])(x, [0.7, 0.3]), plain.detach())

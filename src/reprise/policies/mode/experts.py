@@ -14,7 +14,8 @@ from torch.nn import functional as F
 __all__ = ["Experts", "FusedExperts"]
 
 ROWS = 384  # of a block; 256 to 512 are alike
-FEW = range(5, 16)  # rows that a product takes longer for than for 16, up to twice as long with large matrices
+FEW = range(5, 16)  # rows for which a product with a large matrix takes up to twice as long as for 16
+LARGE = 2**20  # numbers
 silu, silu_backward = torch.ops.aten.silu, torch.ops.aten.silu_backward  # with a place for the result
 
 
@@ -81,7 +82,7 @@ class Experts(nn.Module):
     def _for_all(self, x: Tensor, chosen: list[int], weights: Tensor) -> Tensor:
         """The same experts for every token: nothing to sort, no weight to copy."""
         blocks = []
-        for rows in _rows(x):
+        for rows in _rows(x, self.weight_in[0]):
             y = torch.zeros((), dtype=x.dtype, device=x.device)
             for n, weight in zip(chosen, weights, strict=True):
                 value, gate = F.linear(rows, self.weight_in[n], self.bias_in[n]).chunk(2, 1)
@@ -116,7 +117,7 @@ class FusedExperts:
     def __call__(self, x: Tensor, weights: list[float]) -> Tensor:
         """(..., D) with the k weights to (..., D)."""
         blocks = []
-        for rows in _rows(x):
+        for rows in _rows(x, self.weight_in):
             value, gate = F.linear(rows, self.weight_in, self.bias_in).chunk(2, 1)
             hidden = (F.silu(gate) * value).chunk(len(weights), 1)
             y = rows
@@ -209,10 +210,12 @@ class _Grouped(torch.autograd.Function):
         return F.embedding_bag(back, d_inputs, mode="sum"), None, d_weights, d_weight_in, d_bias, d_weight_out, None
 
 
-def _rows(x: Tensor) -> tuple[Tensor, ...]:
-    """Tokens (..., D) in blocks; a few are filled up with zeros."""
+def _rows(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """Tokens (..., D) in blocks; a few before a large matrix are filled up with zeros."""
     rows = x.flatten(0, -2)
-    return (F.pad(rows, (0, 0, 0, FEW.stop - len(rows))),) if len(rows) in FEW else rows.split(ROWS)
+    if len(rows) in FEW and weight.numel() >= LARGE:
+        return (F.pad(rows, (0, 0, 0, FEW.stop - len(rows))),)
+    return rows.split(ROWS)
 
 
 def _blocks(counts: list[int]) -> tuple[list[int], list[int]]:
