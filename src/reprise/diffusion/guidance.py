@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from reprise.data.finite import all_finite
 from reprise.diffusion.shapes import Denoiser
 
 __all__ = ["classifier_free", "drop_condition", "policy_guidance", "policy_guidance_weights"]
@@ -219,6 +220,6 @@ def _gradient(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     if gradient is None:
         raise ValueError("log_prob does not depend on x; it must take the actions from it")
-    if not bool(gradient.isfinite().all()):
+    if not all_finite(gradient):
         raise FloatingPointError("the gradient of log_prob is not finite; look at its value for the first step's x")
     return gradient

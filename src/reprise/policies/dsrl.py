@@ -26,6 +26,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from reprise.data.finite import all_finite
 from reprise.envs.chunks import ChunkedEnv
 from reprise.nn.stacked import StackedLinear
 from reprise.rl.files import load_state, read, write
@@ -359,7 +360,7 @@ class FrozenPlanner:
                 "fewer actions, or let the policy plan further"
             )
         chunk = plan[:, :execute].flatten(1)
-        if not bool(chunk.isfinite().all()):
+        if not all_finite(chunk):
             raise ValueError(f"the plan of row {int(chunk.isfinite().all(1).int().argmin())} is not finite")
         return ((chunk - self.middle) / self.half).clamp_(-1, 1)
 

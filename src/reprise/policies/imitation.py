@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from reprise.data.episodes import Episodes
+from reprise.data.finite import all_finite
 from reprise.data.text import HashedWords
 from reprise.data.windows import Windows
 from reprise.policies.demonstrations import Batch, Demonstrations, Objective, trained_steps
@@ -359,7 +360,7 @@ class ImitationPolicy:
             chunk = self.predict(batch, noise, generator)
         if chunk.shape != shape:
             raise ValueError(f"predict of {type(self).__name__} must return {shape}, not {tuple(chunk.shape)}")
-        if not bool(chunk.isfinite().all()):
+        if not all_finite(chunk):
             raise FloatingPointError(f"{type(self).__name__} planned an action that is not finite")
         return self.normalizers["actions"].inverse(chunk.detach())
 

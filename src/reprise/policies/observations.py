@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reprise.data.episodes import Episodes
+from reprise.data.finite import all_finite
 
 __all__ = ["History", "Shapes", "checked_mask", "count_of", "is_picture", "named", "take", "tensor_of"]
 
@@ -120,7 +121,7 @@ def tensor_of(value: Any, name: str, shape: Shape, device: torch.device) -> Tens
 
 
 def _check_finite(tensor: Tensor, name: str) -> None:
-    if not bool(tensor.isfinite().all()):
+    if not all_finite(tensor):
         row = int(tensor.isfinite().flatten(1).all(1).int().argmin())
         raise ValueError(f"{name} of environment {row} is not finite")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reprise.data.episodes import Episodes
+from reprise.data.finite import all_finite
 from reprise.data.hindsight import HindsightWindows
 from reprise.data.normalize import Normalizer
 from reprise.policies.observations import checked_mask, named, tensor_of
@@ -182,7 +183,7 @@ class HistoryPolicy:
                 if on_step is not None:
                     on_step(step + 1, steps, {"loss": sum(recent) / len(recent)})
                 recent.clear()
-        if not bool(average.isfinite().all()):
+        if not all_finite(average):
             raise Diverged(f"training diverged in the last of {steps} steps; lower the learning rate")
         adam.vector.copy_(average)
         net.eval()
