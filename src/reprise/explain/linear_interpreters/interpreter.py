@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -46,11 +46,10 @@ class LinearInterpreter:
         scope: the network.
         x0: (1, ...) the input that decides.
         batch_size: inputs and outputs per pass; memory grows with it, and not with the depth of the network, but that
-            the first product with F^T leaves what all layers decided at x0 for the next one.
+            what all layers decided at x0 is kept for products with F^T.
 
     Attributes:
         output: f(x0), as the network gives it.
-        residual: r = f(x0) - F x0, all that constants contribute; of the output's shape.
 
     Raises:
         ValueError: x0 is no batch of one, or the network does not take it; and as :class:`LinearScope` says.
@@ -65,10 +64,10 @@ class LinearInterpreter:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.scope, self.x0, self.batch_size = scope, x0.detach().clone(), batch_size
-        y0, residual = scope(self.x0, torch.zeros_like(self.x0))
-        if y0.ndim == 0 or len(y0) != 1:
-            raise ValueError(f"the network returns {tuple(y0.shape)} for one input; the batch must stay in front")
-        self.output, self.residual = y0[0], residual[0]
+        self._x, self._y = scope.trace(self.x0)
+        if self._y.ndim == 0 or len(self._y) != 1:
+            raise ValueError(f"the network returns {tuple(self._y.shape)} for one input; the batch must stay in front")
+        self.output = self._y.detach()[0]
 
     @property
     def input_shape(self) -> torch.Size:
@@ -79,6 +78,11 @@ class LinearInterpreter:
     def output_shape(self) -> torch.Size:
         """Of one output."""
         return self.output.shape
+
+    @cached_property
+    def residual(self) -> Tensor:
+        """r = f(x0) - F x0, all that constants contribute; of the output's shape."""
+        return self.scope(self.x0, torch.zeros_like(self.x0))[1][0]
 
     # Products --------------------------------------------------------------------------------------------------------
 
@@ -98,18 +102,13 @@ class LinearInterpreter:
         return self.scope(self.x0, x1.to(self.x0), constants=False)[1]
 
     def _backward(self, z: Tensor) -> Tensor:
-        z = z.to(self.x0)[:, None]
+        several = len(z) > 1  # vmap makes one product with each layer's weights
         with torch.inference_mode(False):
-            # Of several, vmap makes one product with each layer's weights.
-            (rows,) = torch.vmap(self._transposed)(z) if len(z) > 1 else self._transposed(z[0])
+            z = z.to(self.x0)[:, None]
+            (rows,) = torch.autograd.grad(
+                self._y, self._x, z if several else z[0], retain_graph=True, is_grads_batched=several
+            )
         return rows.reshape(len(z), *self.input_shape)
-
-    @cached_property
-    def _transposed(self) -> Callable[[Tensor], tuple[Tensor]]:
-        """F^T z for one z; keeps the decisions of all layers at x0."""
-        with torch.inference_mode(False), torch.enable_grad():
-            product = partial(self.scope, self.x0, constants=False, differentiable=True)
-            return torch.func.vjp(lambda x1: product(x1)[1], torch.zeros_like(self.x0))[1]
 
     # Parts of F ------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Replay:
         constants: the kinds of constants that enter lane 1; without any, lane 1 is linear.
         pointwise: "gain" or "tangent".
         eps: where an input is nearer to zero than this, a gain h(x)/x is not taken.
+        together: lane 1 carries x0, too, and can be differentiated; so an affine function is called once for both.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class Replay:
     constants: Collection[str]
     pointwise: str
     eps: float
+    together: bool
 
     def place(self) -> str:
         """The innermost module of the network that is running: "'layer1.0' (Block, line 12 of net.py)"."""
@@ -157,14 +159,21 @@ class Call:
         if x.x1 is None:
             return Lanes(self.y0, None, self.replay)
         y1 = action(x.x1)
-        if kind in self.replay.constants:
+        if self.replay.together:  # values that are y0's to the last bit, with the action's derivative
+            y1 = self.y0 + (y1 - y1.detach())
+        elif kind in self.replay.constants:
             y1 = y1 + (self.y0 - action(x.x0))
         return Lanes(self.y0, y1.clone() if y1 is x.x1 else y1, self.replay)
+
+    def affine(self, args: Sequence[Any], viewed: bool = False, **changed: Any) -> Any:
+        """Both lanes of an affine function; lane 1 takes its own of these arguments."""
+        y1 = self.on(args, 1, **changed)
+        return self.join(y1 if self.replay.together else self.y0, y1, viewed)
 
     def join(self, y0: Any, y1: Any, viewed: bool = False) -> Any:
         """Both lanes of what a function returned, also where that is a sequence."""
         if isinstance(y0, Tensor):
-            lanes = Lanes(y0, y1, self.replay)
+            lanes = Lanes(y0.detach() if y0 is y1 else y0, y1, self.replay)
             lanes.viewed = viewed
             return lanes
         if isinstance(y0, (list, tuple)):

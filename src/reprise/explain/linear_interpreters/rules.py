@@ -31,7 +31,7 @@ def linear(call: Call) -> Any:
     if getattr(call.args[0], "x1", None) is None:
         return decision(call)
     call.signal.viewed = True
-    return call.join(call.y0, call.on(call.args, 1), viewed=True)
+    return call.affine(call.args, viewed=True)
 
 
 def identity(call: Call) -> Any:
@@ -49,7 +49,7 @@ def weighted(call: Call) -> Any:
     weight, bias = call.pick(call.args[1], 0), call.args[2]
     if bias is not None and "bias" not in call.replay.constants:
         bias = None
-    return Lanes(call.y0, call.on([x, weight, call.pick(bias, 0), *call.args[3:]], 1), call.replay)
+    return call.affine([x, weight, call.pick(bias, 0), *call.args[3:]])
 
 
 def addition(call: Call) -> Any:
@@ -57,7 +57,7 @@ def addition(call: Call) -> Any:
     if not _signals(call.args[:2]):
         return decision(call)
     parts = [value if isinstance(value, Lanes) else call.constant(value) for value in call.args[:2]]
-    return Lanes(call.y0, call.on([*parts, *call.args[2:]], 1), call.replay)
+    return call.affine([*parts, *call.args[2:]])
 
 
 def joined(call: Call) -> Any:
@@ -65,7 +65,7 @@ def joined(call: Call) -> Any:
     if not _signals(call.args[0]):
         return decision(call)
     parts = [value if isinstance(value, Lanes) else call.constant(value) for value in call.args[0]]
-    return Lanes(call.y0, call.on([parts, *call.args[1:]], 1), call.replay)
+    return call.affine([parts, *call.args[1:]])
 
 
 def padding(call: Call) -> Any:
@@ -74,7 +74,7 @@ def padding(call: Call) -> Any:
         return decision(call)
     value = call.args[3] if len(call.args) > 3 else call.kwargs.get("value")
     changed = {"value": call.constant(value)} if value else {}
-    return Lanes(call.y0, call.on(call.args[:3], 1, **changed), call.replay)
+    return call.affine(call.args[:3], **changed)
 
 
 def choice(call: Call) -> Any:
@@ -83,7 +83,7 @@ def choice(call: Call) -> Any:
     if not _signals(options):
         return decision(call)
     parts = [value if isinstance(value, Lanes) else call.constant(value) for value in options]
-    return Lanes(call.y0, call.on([call.pick(condition, 0), *parts], 1), call.replay)
+    return call.affine([call.pick(condition, 0), *parts])
 
 
 def masking(call: Call) -> Any:
@@ -91,7 +91,7 @@ def masking(call: Call) -> Any:
     x, mask, value = call.args
     if x.x1 is None:
         return decision(call)
-    return Lanes(call.y0, call.on([x, call.pick(mask, 0), call.constant(value)], 1), call.replay)
+    return call.affine([x, call.pick(mask, 0), call.constant(value)])
 
 
 def assignment(call: Call) -> None:
@@ -302,7 +302,7 @@ def product(call: Call) -> Any:
         return decision(call)
     first = a.numel() < b.numel() if len(signals) == 2 else signals[0] is not a
     factors = [call.pick(a, 0), b] if first else [a, call.pick(b, 0)]
-    return Lanes(call.y0, call.on([*factors, *call.args[2:]], 1), call.replay)
+    return call.affine([*factors, *call.args[2:]])
 
 
 def quotient(call: Call) -> Any:
@@ -314,7 +314,7 @@ def quotient(call: Call) -> Any:
         return decision(call)
     if not _signals([above]):
         return pointwise(Call(lambda t: call.pick(above, 0) / t, [below], {}, call.replay))
-    return Lanes(call.y0, call.on([above, call.pick(below, 0), *call.args[2:]], 1), call.replay)
+    return call.affine([above, call.pick(below, 0), *call.args[2:]])
 
 
 def matrix_product(call: Call) -> Any:
@@ -325,7 +325,7 @@ def matrix_product(call: Call) -> Any:
         return decision(call)
     last = max(i for i, value in enumerate(call.args) if _signals([value]))
     factors = [value if i == last else call.pick(value, 0) for i, value in enumerate(call.args)]
-    return Lanes(call.y0, call.on(factors, 1), call.replay)
+    return call.affine(factors)
 
 
 def attention(call: Call) -> Any:
@@ -333,7 +333,7 @@ def attention(call: Call) -> Any:
     query, key, value, *rest = call.args
     if not _signals([value]):
         return decision(call)
-    return Lanes(call.y0, call.on([*call.pick([query, key], 0), value, *call.pick(rest, 0)], 1), call.replay)
+    return call.affine([*call.pick([query, key], 0), value, *call.pick(rest, 0)])
 
 
 def _slope(call: Call, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,9 +77,7 @@ class LinearScope:
         self.modules = {key: action for key, action in extra.items() if isinstance(key, type)}
         self.rules = AFFINE | chosen | {key: _rule(extra[key]) for key in extra if key not in self.modules}
 
-    def __call__(
-        self, x0: Tensor, x1: Tensor, *, constants: bool | Collection[str] = True, differentiable: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, x0: Tensor, x1: Tensor, *, constants: bool | Collection[str] = True) -> tuple[Tensor, Tensor]:
         """Run both lanes.
 
         Args:
@@ -87,8 +86,6 @@ class LinearScope:
             constants: whether constants enter lane 1, or which: "bias" (of convolutions and linear layers),
                 "normalization" (its shifts), "unit" (of point-wise units) and "other" (any tensor or number that the
                 network adds). Without them lane 1 is F x1.
-            differentiable: let y1 be differentiated by x1, which is what products with F's transpose take. The
-                derivative does not reach the weights.
 
         Returns:
             y0 (N, ...) as the network gives it, to the last bit, and y1 (N B, ...).
@@ -97,22 +94,13 @@ class LinearScope:
             ValueError: a network in training mode; inputs that do not fit it or each other; values that are not finite.
             NotImplementedError: an operation without a rule, named with its place in the network.
         """
-        training = next((name for name, module in self.model.named_modules() if module.training), None)
-        if training is not None:
-            raise ValueError(
-                f"{repr(training) if training else 'the network'} is in training mode, where pictures would mix and "
-                f"statistics change; call model.eval() first"
-            )
         count = _check(x0, x1)
         kinds = KINDS if constants is True else () if constants is False else constants
         if not set(kinds) <= set(KINDS):
             raise ValueError(f"constants are {', '.join(KINDS)}, not {constants}")
-        replay = Replay(self.model, self.rules, frozenset(kinds), self.pointwise, self.eps)
 
-        def run(t: Tensor) -> tuple[Tensor, Tensor]:
-            return self._lanes(x0.detach(), t, replay)
-
-        with self._hooked(), torch.inference_mode(False), torch.set_grad_enabled(differentiable):
+        with self._running(), torch.no_grad():
+            run = partial(self._lanes, x0, replay=self._replay(kinds))
             if count == 1:
                 y0, y1 = run(x1)
             else:  # seen from inside, both lanes have one shape, whatever the network does to it
@@ -120,14 +108,37 @@ class LinearScope:
                     x1.unflatten(0, (len(x0), count))
                 )
                 y1 = y1.flatten(0, 1)
-        for name, y in (("the network's output", y0), ("the frozen network's output", y1)):
-            if not _finite(y):
-                raise ValueError(f"{name} holds NaN or infinite values; check the weights, or raise eps")
+        _check_output(y0, "the network's output")
+        _check_output(y1, "the frozen network's output")
         return y0, y1
 
+    def trace(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Run x0 in both lanes at once, for products with the transpose of F.
+
+        Args:
+            x0: (N, ...).
+
+        Returns:
+            x, a copy of x0, and y (N, ...) as the network gives it, to the last bit, whose derivative by x is F: the
+            sum of z y has the gradient F^T z. The derivative does not reach the weights.
+
+        Raises:
+            ValueError, NotImplementedError: as a call does.
+        """
+        _check(x0, x0)
+        with self._running(), torch.enable_grad():
+            x = x0.detach().clone().requires_grad_()
+            y = self._lanes(x.detach(), x, self._replay(KINDS, together=True))[1]
+            y = y if y.requires_grad else y + x[:0].sum()  # of an output that never changes
+        _check_output(y, "the network's output")
+        return x, y
+
+    def _replay(self, kinds: Collection[str], together: bool = False) -> Replay:
+        return Replay(self.model, self.rules, frozenset(kinds), self.pointwise, self.eps, together)
+
     def _lanes(self, x0: Tensor, x1: Tensor, replay: Replay) -> tuple[Tensor, Tensor]:
-        # Copies, for the network may work in place.
-        out = self.model(Lanes(x0.clone(), x1.clone(), replay))
+        x1 = x1.clone()  # the network may work in place
+        out = self.model(Lanes(x1.detach() if replay.together else x0.clone(), x1, replay))
         if not isinstance(out, Lanes):
             raise ValueError(
                 f"the network returns a {type(out).__name__} in place of one tensor that depends on its input; "
@@ -136,15 +147,22 @@ class LinearScope:
         return out.x0, Call(out.clone, [], {}, replay).pick(out, 1)
 
     @contextmanager
-    def _hooked(self) -> Iterator[None]:
+    def _running(self) -> Iterator[None]:
         """Modules with actions of their own run in lane 0 only, and their action in lane 1."""
+        training = next((name for name, module in self.model.named_modules() if module.training), None)
+        if training is not None:
+            raise ValueError(
+                f"{repr(training) if training else 'the network'} is in training mode, where pictures would mix and "
+                f"statistics change; call model.eval() first"
+            )
         handles = []
         try:
-            for module in self.model.modules():
+            for module in self.model.modules() if self.modules else ():
                 action = next((self.modules[kind] for kind in type(module).__mro__ if kind in self.modules), None)
                 if action is not None:
                     handles += _hook(module, action)
-            yield
+            with torch.inference_mode(False):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -163,7 +181,7 @@ def _hook(module: nn.Module, action: Action) -> list[Any]:
         if signal is None:
             return y0
         call = Call(module, [signal], {}, signal.replay)
-        call.y0 = y0
+        call.y0 = y0.detach()
         return call.freeze(lambda t: action(module, signal.x0, t))
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
@@ -171,6 +189,11 @@ def _hook(module: nn.Module, action: Action) -> list[Any]:
 
 def _rule(action: Action) -> Rule:
     return lambda call: call.freeze(lambda t: action(call.at, call.signal.x0, t))
+
+
+def _check_output(y: Tensor, told: str) -> None:
+    if not _finite(y):
+        raise ValueError(f"{told} holds NaN or infinite values; check the weights, or raise eps")
 
 
 def _finite(x: Tensor) -> bool:
