@@ -102,13 +102,14 @@ class LinearInterpreter:
         return self.scope(self.x0, x1.to(self.x0), constants=False)[1]
 
     def _backward(self, z: Tensor) -> Tensor:
-        several = len(z) > 1  # vmap makes one product with each layer's weights
+        z = z.to(self.x0)[:, None]
         with torch.inference_mode(False):
-            z = z.to(self.x0)[:, None]
-            (rows,) = torch.autograd.grad(
-                self._y, self._x, z if several else z[0], retain_graph=True, is_grads_batched=several
-            )
+            # Of several, vmap makes one product with each layer's weights.
+            rows = torch.vmap(self._transposed)(z) if len(z) > 1 else self._transposed(z[0])
         return rows.reshape(len(z), *self.input_shape)
+
+    def _transposed(self, z: Tensor) -> Tensor:
+        return torch.autograd.grad(self._y, self._x, z, retain_graph=True)[0]
 
     # Parts of F ------------------------------------------------------------------------------------------------------
 

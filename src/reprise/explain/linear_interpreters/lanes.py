@@ -153,15 +153,18 @@ class Call:
             return value
         return torch.zeros_like(value) if isinstance(value, Tensor) else 0
 
-    def freeze(self, action: Callable[[Tensor], Tensor], kind: str = "unit") -> Lanes:
-        """Lanes of a unit from its linear action; its constant part is whatever is then missing in lane 0."""
+    def freeze(self, action: Callable[[Tensor], Tensor], kind: str = "unit", exact: bool = False) -> Lanes:
+        """Lanes of a unit from its linear action; its constant part is whatever is then missing in lane 0.
+
+        ``exact``: of x0 the action makes y0 to the last bit.
+        """
         x = self.signal
         if x.x1 is None:
             return Lanes(self.y0, None, self.replay)
         y1 = action(x.x1)
         if self.replay.together:  # values that are y0's to the last bit, with the action's derivative
-            y1 = self.y0 + (y1 - y1.detach())
-        elif kind in self.replay.constants:
+            return self.join(y1, y1) if exact else Lanes(self.y0, self.y0 + (y1 - y1.detach()), self.replay)
+        if kind in self.replay.constants:
             y1 = y1 + (self.y0 - action(x.x0))
         return Lanes(self.y0, y1.clone() if y1 is x.x1 else y1, self.replay)
 

@@ -117,10 +117,8 @@ def dropout(call: Call) -> Any:
 def relu(call: Call) -> Any:
     """1[x0 > 0] x1."""
     x0 = call.signal.x0
-    if torch.is_grad_enabled():  # x0 itself may be overwritten before the way back
-        gate = (x0 > 0).to(x0.dtype)
-        return call.freeze(lambda t: t * gate)
-    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, x0, 0))  # the fastest, in one pass
+    gate = x0.relu() if call.replay.together else x0  # its own, for x0 may be overwritten before the way back
+    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, gate, 0), exact=True)
 
 
 def leaky_relu(call: Call) -> Any:
@@ -177,11 +175,16 @@ def gated(call: Call) -> Any:
 def max_pool(call: Call) -> Any:
     """Of x1 the positions that won in x0; of equal ones the first, as PyTorch has it."""
     name = call.function.__name__.removesuffix("_with_indices")
-    dims = int(name[-2])
     wanted = call.kwargs.pop("return_indices", False)
-    y0, index = getattr(F, name)(call.signal.x0, *call.args[1:], **call.kwargs, return_indices=True)
-    call.y0 = y0
-    lanes = call.freeze(lambda t: _picked(t, index, dims))
+
+    def pooled(t: Tensor) -> tuple[Tensor, Tensor]:
+        return getattr(F, name)(t, *call.args[1:], **call.kwargs, return_indices=True)
+
+    call.y0, index = pooled(call.signal.x0)
+    if call.replay.together:  # the way back through PyTorch's own is quicker; a copy may not be overwritten before
+        lanes = call.freeze(lambda t: pooled(t.clone())[0], exact=True)
+    else:
+        lanes = call.freeze(lambda t: _picked(t, index, int(name[-2])))
     return (lanes, Lanes(index, None, call.replay)) if wanted else lanes
 
 
