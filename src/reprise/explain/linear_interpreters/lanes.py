@@ -13,9 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["KINDS", "Call", "Lanes", "Replay", "Rule"]
+__all__ = ["KINDS", "Call", "Lanes", "Overwritten", "Replay", "Rule"]
 
 KINDS = ("bias", "normalization", "unit", "other")  # where the constants of a frozen network come from
+
+
+class Overwritten(Exception):
+    """The network writes into signals in place, so that derivatives of PyTorch's own would miss what they need."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Replay:
         pointwise: "gain" or "tangent".
         eps: where an input is nearer to zero than this, a gain h(x)/x is not taken.
         together: lane 1 carries x0, too, and can be differentiated; so an affine function is called once for both.
+        native: together, and a unit whose derivative is its action may be left to PyTorch. Its way back needs what it
+            returned, or was given, unless that is overwritten.
     """
 
     model: nn.Module
@@ -36,7 +42,13 @@ class Replay:
     constants: Collection[str]
     pointwise: str
     eps: float
-    together: bool
+    together: bool = False
+    native: bool = False
+
+    def overwrite(self) -> None:
+        """Tell that a signal which others may hold is about to be written into."""
+        if self.native:
+            raise Overwritten
 
     def place(self) -> str:
         """The innermost module of the network that is running: "'layer1.0' (Block, line 12 of net.py)"."""
@@ -122,6 +134,11 @@ class Call:
         """The function and where in the network it is called."""
         return f"{torch.overrides.resolve_name(self.function) or self.function} in {self.replay.place()}"
 
+    @property
+    def native(self) -> bool:
+        """Whether PyTorch's derivative may stand for the unit's action."""
+        return self.replay.native and self.signal.x1 is not None
+
     @cached_property
     def y0(self) -> Tensor:
         """What the function returns in lane 0."""
@@ -153,18 +170,15 @@ class Call:
             return value
         return torch.zeros_like(value) if isinstance(value, Tensor) else 0
 
-    def freeze(self, action: Callable[[Tensor], Tensor], kind: str = "unit", exact: bool = False) -> Lanes:
-        """Lanes of a unit from its linear action; its constant part is whatever is then missing in lane 0.
-
-        ``exact``: of x0 the action makes y0 to the last bit.
-        """
+    def freeze(self, action: Callable[[Tensor], Tensor], kind: str = "unit") -> Lanes:
+        """Lanes of a unit from its linear action; its constant part is whatever is then missing in lane 0."""
         x = self.signal
         if x.x1 is None:
             return Lanes(self.y0, None, self.replay)
         y1 = action(x.x1)
         if self.replay.together:  # values that are y0's to the last bit, with the action's derivative
-            return self.join(y1, y1) if exact else Lanes(self.y0, self.y0 + (y1 - y1.detach()), self.replay)
-        if kind in self.replay.constants:
+            y1 = self.y0 + (y1 - y1.detach())
+        elif kind in self.replay.constants:
             y1 = y1 + (self.y0 - action(x.x0))
         return Lanes(self.y0, y1.clone() if y1 is x.x1 else y1, self.replay)
 
@@ -238,6 +252,7 @@ def _overwrite(call: Call, target: Any, result: Lanes) -> Lanes:
     if target.x1 is not None and y1 is None:
         y1 = call.constant(y0)
     if target.viewed:
+        call.replay.overwrite()
         target.x0.copy_(y0)
         if target.x1 is not None and y1 is not None:
             target.x1.copy_(y1)

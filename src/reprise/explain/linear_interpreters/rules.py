@@ -99,6 +99,7 @@ def assignment(call: Call) -> None:
     x, *index, value = call.args
     if not isinstance(x, Lanes) or x.x1 is None:
         raise NotImplementedError(f"{call.told} writes a signal into a constant in place; make a new tensor instead")
+    call.replay.overwrite()
     call.on(call.args, 0)
     call.on([x, *call.pick(index, 0), value if isinstance(value, Lanes) else call.constant(value)], 1)
     return x if not index else None  # type: ignore[return-value]
@@ -116,9 +117,11 @@ def dropout(call: Call) -> Any:
 
 def relu(call: Call) -> Any:
     """1[x0 > 0] x1."""
+    if call.native:
+        return call.affine(call.args)
     x0 = call.signal.x0
     gate = x0.relu() if call.replay.together else x0  # its own, for x0 may be overwritten before the way back
-    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, gate, 0), exact=True)
+    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, gate, 0))
 
 
 def leaky_relu(call: Call) -> Any:
@@ -175,16 +178,13 @@ def gated(call: Call) -> Any:
 def max_pool(call: Call) -> Any:
     """Of x1 the positions that won in x0; of equal ones the first, as PyTorch has it."""
     name = call.function.__name__.removesuffix("_with_indices")
+    dims = int(name[-2])
     wanted = call.kwargs.pop("return_indices", False)
-
-    def pooled(t: Tensor) -> tuple[Tensor, Tensor]:
-        return getattr(F, name)(t, *call.args[1:], **call.kwargs, return_indices=True)
-
-    call.y0, index = pooled(call.signal.x0)
-    if call.replay.together:  # the way back through PyTorch's own is quicker; a copy may not be overwritten before
-        lanes = call.freeze(lambda t: pooled(t.clone())[0], exact=True)
-    else:
-        lanes = call.freeze(lambda t: _picked(t, index, int(name[-2])))
+    if call.native and not wanted:
+        return call.affine(call.args)
+    y0, index = getattr(F, name)(call.signal.x0, *call.args[1:], **call.kwargs, return_indices=True)
+    call.y0 = y0
+    lanes = call.freeze(lambda t: _picked(t, index, dims))
     return (lanes, Lanes(index, None, call.replay)) if wanted else lanes
 
 

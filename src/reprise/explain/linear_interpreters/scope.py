@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reprise.explain.linear_interpreters.lanes import KINDS, Call, Lanes, Replay, Rule
+from reprise.explain.linear_interpreters.lanes import KINDS, Call, Lanes, Overwritten, Replay, Rule
 from reprise.explain.linear_interpreters.rules import AFFINE, NONLINEAR
 from reprise.nn.hooks import unwrap
 
@@ -128,13 +128,16 @@ class LinearScope:
         _check(x0, x0)
         with self._running(), torch.enable_grad():
             x = x0.detach().clone().requires_grad_()
-            y = self._lanes(x.detach(), x, self._replay(KINDS, together=True))[1]
+            try:
+                y = self._lanes(x, x, self._replay(KINDS, together=True, native=True))[1]
+            except Overwritten:
+                y = self._lanes(x, x, self._replay(KINDS, together=True))[1]
             y = y if y.requires_grad else y + x[:0].sum()  # of an output that never changes
         _check_output(y, "the network's output")
         return x, y
 
-    def _replay(self, kinds: Collection[str], together: bool = False) -> Replay:
-        return Replay(self.model, self.rules, frozenset(kinds), self.pointwise, self.eps, together)
+    def _replay(self, kinds: Collection[str], **options: bool) -> Replay:
+        return Replay(self.model, self.rules, frozenset(kinds), self.pointwise, self.eps, **options)
 
     def _lanes(self, x0: Tensor, x1: Tensor, replay: Replay) -> tuple[Tensor, Tensor]:
         x1 = x1.clone()  # the network may work in place
