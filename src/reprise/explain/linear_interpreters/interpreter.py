@@ -130,14 +130,14 @@ class LinearInterpreter:
                 .view(outputs, -1)[:, index.to(self.x0.device)]
                 .T.reshape(-1, *self.output_shape)
             )
-        return self._units(index, self.input_shape, self.apply)
+        return self._units(index, self.input_shape, self._forward)
 
     def rows(self, indices: Indices) -> Tensor:
         """What single output elements gather from the input (receptive filters): (len(indices), *input shape).
 
         ``indices`` are as for :meth:`columns`, into an output: for a classifier, classes.
         """
-        return self._units(_flat(indices, self.output_shape), self.output_shape, self.adjoint)
+        return self._units(_flat(indices, self.output_shape), self.output_shape, self._backward)
 
     def _units(self, flat: Tensor, shape: torch.Size, product: Callable[[Tensor], Tensor]) -> Tensor:
         parts = []
@@ -307,19 +307,14 @@ def _batched(
 
 
 def _flat(indices: Indices, shape: torch.Size) -> Tensor:
-    index = torch.as_tensor(indices if isinstance(indices, Tensor) else np.asarray(indices))
-    if (
-        index.is_floating_point()
-        or index.numel() == 0
-        or not (index.ndim == 1 or (index.ndim == 2 and index.shape[1] == len(shape)))
-    ):
+    index = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+    if index.dtype.kind not in "iu" or index.size == 0 or index.shape[1:] not in ((), (len(shape),)):
         raise ValueError(f"indices are whole numbers, or one tuple of {len(shape)} for each element, not {indices}")
-    sizes = torch.tensor([shape.numel()] if index.ndim == 1 else list(shape))
-    columns = index.reshape(len(index), -1)
-    if ((columns < 0) | (columns >= sizes)).any():
-        raise ValueError(f"index {indices} is out of range for {tuple(shape)}")
-    steps = torch.tensor([1] if index.ndim == 1 else [int(np.prod(shape[d + 1 :])) for d in range(len(shape))])
-    return (columns * steps).sum(1)
+    places, sizes = ((index,), (shape.numel(),)) if index.ndim == 1 else (tuple(index.T), tuple(shape))
+    try:
+        return torch.from_numpy(np.ravel_multi_index(places, sizes))
+    except ValueError:
+        raise ValueError(f"index {indices} is out of range for {tuple(shape)}") from None
 
 
 def _beyond(basis: Tensor, block: Tensor) -> Tensor:

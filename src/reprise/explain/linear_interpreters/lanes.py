@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,8 @@ class Call:
 
     def pick(self, value: Any, lane: int) -> Any:
         """One lane of a value; weights come without their gradients."""
+        if value is None or isinstance(value, (int, float)):  # most are
+            return value
         if isinstance(value, Lanes):
             if lane == 0 or not value.x0.is_floating_point():
                 return value.x0
@@ -261,6 +263,7 @@ def _overwrite(call: Call, target: Any, result: Lanes) -> Lanes:
     return target
 
 
+@lru_cache(1024)
 def _spelled(func: Callable) -> tuple[str, bool]:
     """A function's bare name, and whether it works in place."""
     name = getattr(func, "__name__", str(func))

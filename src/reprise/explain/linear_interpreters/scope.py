@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from reprise.nn.hooks import unwrap
 
 __all__ = ["Action", "LinearScope"]
 
+UNITS = {str(getattr(key, "__name__", key)): key for key in NONLINEAR}
 Action = Callable[[Any, Tensor, Tensor], Tensor]
 
 
@@ -61,18 +63,17 @@ class LinearScope:
         pointwise: str = "gain",
         eps: float = 1e-6,
     ) -> None:
-        known = {str(getattr(key, "__name__", key)): key for key in NONLINEAR}
-        unknown = set() if units == "all" else set(units) - set(known)
+        unknown = set() if units == "all" else set(units) - set(UNITS)
         if unknown or (isinstance(units, str) and units != "all"):
             raise ValueError(
-                f'units is "all" or a collection of {", ".join(sorted(known))}, not {sorted(unknown) or units}'
+                f'units is "all" or a collection of {", ".join(sorted(UNITS))}, not {sorted(unknown) or units}'
             )
         if pointwise not in ("gain", "tangent"):
             raise ValueError(f'pointwise is "gain" or "tangent", not {pointwise!r}')
         if not eps > 0:
             raise ValueError(f"eps must be above 0, not {eps}")
         self.model, self.pointwise, self.eps = unwrap(model), pointwise, eps
-        chosen = {key: NONLINEAR[key] for name, key in known.items() if units == "all" or name in units}
+        chosen = NONLINEAR if units == "all" else {UNITS[name]: NONLINEAR[UNITS[name]] for name in units}
         extra = dict(extra or {})
         self.modules = {key: action for key, action in extra.items() if isinstance(key, type)}
         self.rules = AFFINE | chosen | {key: _rule(extra[key]) for key in extra if key not in self.modules}
@@ -94,7 +95,7 @@ class LinearScope:
             ValueError: a network in training mode; inputs that do not fit it or each other; values that are not finite.
             NotImplementedError: an operation without a rule, named with its place in the network.
         """
-        count = _check(x0, x1)
+        count = _count(x0, x1)
         kinds = KINDS if constants is True else () if constants is False else constants
         if not set(kinds) <= set(KINDS):
             raise ValueError(f"constants are {', '.join(KINDS)}, not {constants}")
@@ -125,7 +126,7 @@ class LinearScope:
         Raises:
             ValueError, NotImplementedError: as a call does.
         """
-        _check(x0, x0)
+        _check(x0)
         with self._running(), torch.enable_grad():
             x = x0.detach().clone().requires_grad_()
             try:
@@ -152,8 +153,8 @@ class LinearScope:
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Modules with actions of their own run in lane 0 only, and their action in lane 1."""
-        training = next((name for name, module in self.model.named_modules() if module.training), None)
-        if training is not None:
+        if any(module.training for module in self.model.modules()):
+            training = next(name for name, module in self.model.named_modules() if module.training)
             raise ValueError(
                 f"{repr(training) if training else 'the network'} is in training mode, where pictures would mix and "
                 f"statistics change; call model.eval() first"
@@ -201,17 +202,21 @@ def _check_output(y: Tensor, told: str) -> None:
 
 def _finite(x: Tensor) -> bool:
     x = x.detach()
-    return bool(x.sum().isfinite()) or bool(x.isfinite().all())  # the sum is quick; it may overflow
+    return math.isfinite(x.sum()) or bool(x.isfinite().all())  # the sum is quick; it may overflow
 
 
-def _check(x0: Tensor, x1: Tensor) -> int:
+def _check(x: Tensor, name: str = "x0") -> None:
+    if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or len(x) == 0:
+        told = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name} must be a batch of floats (N, ...), not {told}")
+    if not _finite(x):
+        raise ValueError(f"{name} holds NaN or infinite values; clean it first")
+
+
+def _count(x0: Tensor, x1: Tensor) -> int:
     """Inputs of lane 1 per input of lane 0."""
-    for name, x in (("x0", x0), ("x1", x1)):
-        if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or len(x) == 0:
-            told = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{name} must be a batch of floats (N, ...), not {told}")
-        if not _finite(x):
-            raise ValueError(f"{name} holds NaN or infinite values; clean it first")
+    _check(x0)
+    _check(x1, "x1")
     if x1.shape[1:] != x0.shape[1:] or len(x1) % len(x0) or x1.dtype != x0.dtype or x1.device != x0.device:
         raise ValueError(
             f"x1 must be like x0 ({x0.dtype} of {tuple(x0.shape)} on {x0.device}), with as many or a multiple of its "
