@@ -161,8 +161,8 @@ class LinearInterpreter:
                 f"products, columns, rows or svd, or raise limit"
             )
         if inputs <= outputs:
-            return self.columns(range(inputs)).view(inputs, outputs).T
-        return self.rows(range(outputs)).view(outputs, inputs)
+            return self.columns(range(inputs)).flatten(1).T
+        return self.rows(range(outputs)).flatten(1)
 
     def svd(self, k: int, *, iterations: int = 20, tolerance: float = 1e-4, seed: int = 0) -> SingularTriplets:
         """The k largest singular values with their eigen-inputs and eigen-outputs, from products alone.

@@ -32,6 +32,7 @@ class Replay:
         constants: the kinds of constants that enter lane 1; without any, lane 1 is linear.
         pointwise: "gain" or "tangent".
         eps: where an input is nearer to zero than this, a gain h(x)/x is not taken.
+        channels_last: whether lane 1 is convolved with channels last, which is quicker for many inputs.
         together: lane 1 carries x0, too, and can be differentiated; so an affine function is called once for both.
         native: together, and a unit whose derivative is its action may be left to PyTorch. Its way back needs what it
             returned, or was given, unless that is overwritten.
@@ -42,6 +43,7 @@ class Replay:
     constants: Collection[str]
     pointwise: str
     eps: float
+    channels_last: bool = False
     together: bool = False
     native: bool = False
 

@@ -47,6 +47,8 @@ def weighted(call: Call) -> Any:
     if x.x1 is None:
         return decision(call)
     weight, bias = call.pick(call.args[1], 0), call.args[2]
+    if call.replay.channels_last and weight.ndim == 4:
+        weight = weight.clone(memory_format=torch.channels_last)  # what is convolved by it is laid out alike
     if bias is not None and "bias" not in call.replay.constants:
         bias = None
     return call.affine([x, weight, call.pick(bias, 0), *call.args[3:]])
@@ -121,7 +123,7 @@ def relu(call: Call) -> Any:
         return call.affine(call.args)
     x0 = call.signal.x0
     gate = x0.relu() if call.replay.together else x0  # its own, for x0 may be overwritten before the way back
-    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, gate, 0))
+    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, _laid_out(gate, t), 0))
 
 
 def leaky_relu(call: Call) -> Any:
@@ -184,8 +186,14 @@ def max_pool(call: Call) -> Any:
         return call.affine(call.args)
     y0, index = getattr(F, name)(call.signal.x0, *call.args[1:], **call.kwargs, return_indices=True)
     call.y0 = y0
-    lanes = call.freeze(lambda t: _picked(t, index, dims))
+    lanes = call.freeze(lambda t: _picked(t, _laid_out(index, t), dims))
     return (lanes, Lanes(index, None, call.replay)) if wanted else lanes
+
+
+def _laid_out(decision: Tensor, t: Tensor) -> Tensor:
+    """A decision with channels last where a signal has them last: mixed layouts are slow."""
+    last = t.ndim == 4 and t.stride(1) == 1 < t.shape[1]
+    return decision.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _picked(t: Tensor, index: Tensor, dims: int) -> Tensor:

@@ -101,7 +101,7 @@ class LinearScope:
             raise ValueError(f"constants are {', '.join(KINDS)}, not {constants}")
 
         with self._running(), torch.no_grad():
-            run = partial(self._lanes, x0, replay=self._replay(kinds))
+            run = partial(self._lanes, x0, replay=self._replay(kinds, channels_last=count > 1))
             if count == 1:
                 y0, y1 = run(x1)
             else:  # seen from inside, both lanes have one shape, whatever the network does to it
