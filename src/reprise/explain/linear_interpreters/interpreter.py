@@ -64,10 +64,11 @@ class LinearInterpreter:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.scope, self.x0, self.batch_size = scope, x0.detach().clone(), batch_size
-        self._x, self._y = scope.trace(self.x0)
-        if self._y.ndim == 0 or len(self._y) != 1:
-            raise ValueError(f"the network returns {tuple(self._y.shape)} for one input; the batch must stay in front")
-        self.output = self._y.detach()[0]
+        self._trace = scope.trace(self.x0)
+        y = self._trace.y.detach()
+        if y.ndim == 0 or len(y) != 1:
+            raise ValueError(f"the network returns {tuple(y.shape)} for one input; the batch must stay in front")
+        self.output = y[0]
 
     @property
     def input_shape(self) -> torch.Size:
@@ -82,7 +83,7 @@ class LinearInterpreter:
     @cached_property
     def residual(self) -> Tensor:
         """r = f(x0) - F x0, all that constants contribute; of the output's shape."""
-        return self.scope(self.x0, torch.zeros_like(self.x0))[1][0]
+        return self._lane_1(torch.zeros_like(self.x0))[0]
 
     # Products --------------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,10 @@ class LinearInterpreter:
         return _batched(z, self.output_shape, "an output", self._backward, self.batch_size)
 
     def _forward(self, x1: Tensor) -> Tensor:
-        return self.scope(self.x0, x1.to(self.x0), constants=False)[1]
+        return self._lane_1(x1.to(self.x0), constants=False)
+
+    def _lane_1(self, x1: Tensor, constants: bool | tuple[str, ...] = True) -> Tensor:
+        return self.scope(self.x0, x1, constants=constants, trace=self._trace)[1]
 
     def _backward(self, z: Tensor) -> Tensor:
         z = z.to(self.x0)[:, None]
@@ -109,7 +113,7 @@ class LinearInterpreter:
         return rows.reshape(len(z), *self.input_shape)
 
     def _transposed(self, z: Tensor) -> Tensor:
-        return torch.autograd.grad(self._y, self._x, z, retain_graph=True)[0]
+        return torch.autograd.grad(self._trace.y, self._trace.x, z, retain_graph=True)[0]
 
     # Parts of F ------------------------------------------------------------------------------------------------------
 
@@ -246,7 +250,7 @@ class LinearInterpreter:
         and "other" (tensors and numbers that the network adds).
         """
         zeros = torch.zeros_like(self.x0)
-        return {kind: self.scope(self.x0, zeros, constants=(kind,))[1][0] for kind in KINDS}
+        return {kind: self._lane_1(zeros, (kind,))[0] for kind in KINDS}
 
     @cached_property
     def _own(self) -> Tensor:

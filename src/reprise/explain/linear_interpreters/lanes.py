@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["KINDS", "Call", "Lanes", "Overwritten", "Replay", "Rule"]
+__all__ = ["KINDS", "Again", "Call", "Lanes", "Replay", "Rule"]
 
 KINDS = ("bias", "normalization", "unit", "other")  # where the constants of a frozen network come from
 
 
-class Overwritten(Exception):
-    """The network writes into signals in place, so that derivatives of PyTorch's own would miss what they need."""
+class Again(Exception):
+    """A pass took for granted what this network does not keep; to be run once more without that."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Replay:
         together: lane 1 carries x0, too, and can be differentiated; so an affine function is called once for both.
         native: together, and a unit whose derivative is its action may be left to PyTorch. Its way back needs what it
             returned, or was given, unless that is overwritten.
+        kept: where each call's function, and the signal that it returned in lane 0, are added.
+        known: what an earlier pass with this x0 has kept, so that lane 0 need not be computed again.
     """
 
     model: nn.Module
@@ -46,11 +48,13 @@ class Replay:
     channels_last: bool = False
     together: bool = False
     native: bool = False
+    kept: list[tuple[Callable, Tensor | None]] | None = None
+    known: Iterator[tuple[Callable, Tensor | None]] | None = None
 
     def overwrite(self) -> None:
         """Tell that a signal which others may hold is about to be written into."""
         if self.native:
-            raise Overwritten
+            raise Again
 
     def place(self) -> str:
         """The innermost module of the network that is running: "'layer1.0' (Block, line 12 of net.py)"."""
@@ -224,7 +228,14 @@ def _follow(func: Callable, args: list[Any], kwargs: dict[str, Any]) -> Any:
     ):  # the way back must find what was decided by
         args[0] = Lanes(target.x0.clone(), target.x1, target.replay)
     call = Call(func, args, kwargs, _find(args, kwargs).replay)
-    rule = call.replay.rules.get(func) or call.replay.rules.get(name)
+    replay = call.replay
+    rule = replay.rules.get(func) or replay.rules.get(name)
+    if replay.known is not None:
+        before, y0 = next(replay.known, (None, None))
+        if before != func:
+            raise Again
+        if y0 is not None:
+            call.y0 = y0
     if func.__name__ in VALUES:
         raise NotImplementedError(
             f"{call.told} asks for the value of a signal: control flow that depends on the data cannot be frozen; "
@@ -243,6 +254,8 @@ def _follow(func: Callable, args: list[Any], kwargs: dict[str, Any]) -> Any:
         shapes = [tuple(value.shape) for value in args if isinstance(value, Tensor)]
         reason = str(error).split("\n")[0]
         raise ValueError(f"{call.told} does not take {' and '.join(map(str, shapes))}: {reason}") from error
+    if replay.kept is not None:
+        replay.kept.append((func, result.x0 if isinstance(result, Lanes) else None))
     return _overwrite(call, target, result) if in_place else result
 
 

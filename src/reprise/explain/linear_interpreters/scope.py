@@ -6,19 +6,34 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from reprise.explain.linear_interpreters.lanes import KINDS, Call, Lanes, Overwritten, Replay, Rule
+from reprise.explain.linear_interpreters.lanes import KINDS, Again, Call, Lanes, Replay, Rule
 from reprise.explain.linear_interpreters.rules import AFFINE, NONLINEAR
 from reprise.nn.hooks import unwrap
 
-__all__ = ["Action", "LinearScope"]
+__all__ = ["Action", "LinearScope", "Trace"]
 
 UNITS = {str(getattr(key, "__name__", key)): key for key in NONLINEAR}
 Action = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+class Trace(NamedTuple):
+    """One pass of x0 in both lanes.
+
+    Attributes:
+        x: (N, ...) a copy of x0.
+        y: (N, ...) as the network gives it, to the last bit, whose derivative by x is F: the sum of z y has the
+            gradient F^T z. The derivative does not reach the weights.
+        signals: what functions were called, and what they returned in lane 0; empty where that is overwritten.
+    """
+
+    x: Tensor
+    y: Tensor
+    signals: list[tuple[Callable, Tensor | None]]
 
 
 class LinearScope:
@@ -78,7 +93,9 @@ class LinearScope:
         self.modules = {key: action for key, action in extra.items() if isinstance(key, type)}
         self.rules = AFFINE | chosen | {key: _rule(extra[key]) for key in extra if key not in self.modules}
 
-    def __call__(self, x0: Tensor, x1: Tensor, *, constants: bool | Collection[str] = True) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, x0: Tensor, x1: Tensor, *, constants: bool | Collection[str] = True, trace: Trace | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run both lanes.
 
         Args:
@@ -87,6 +104,7 @@ class LinearScope:
             constants: whether constants enter lane 1, or which: "bias" (of convolutions and linear layers),
                 "normalization" (its shifts), "unit" (of point-wise units) and "other" (any tensor or number that the
                 network adds). Without them lane 1 is F x1.
+            trace: of the same x0 and weights, so that lane 0 need not be computed again.
 
         Returns:
             y0 (N, ...) as the network gives it, to the last bit, and y1 (N B, ...).
@@ -101,27 +119,20 @@ class LinearScope:
             raise ValueError(f"constants are {', '.join(KINDS)}, not {constants}")
 
         with self._running(), torch.no_grad():
-            run = partial(self._lanes, x0, replay=self._replay(kinds, channels_last=count > 1))
-            if count == 1:
-                y0, y1 = run(x1)
-            else:  # seen from inside, both lanes have one shape, whatever the network does to it
-                y0, y1 = torch.vmap(run, 1, (None, 1))(  # type: ignore[arg-type]
-                    x1.unflatten(0, (len(x0), count))
-                )
-                y1 = y1.flatten(0, 1)
+            try:
+                known = iter(trace.signals) if trace and trace.signals else None
+                y0, y1 = self._pass(x0, x1, count, self._replay(kinds, channels_last=count > 1, known=known))
+            except Again:
+                y0, y1 = self._pass(x0, x1, count, self._replay(kinds, channels_last=count > 1))
         _check_output(y0, "the network's output")
         _check_output(y1, "the frozen network's output")
         return y0, y1
 
-    def trace(self, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Run x0 in both lanes at once, for products with the transpose of F.
+    def trace(self, x0: Tensor) -> Trace:
+        """Run x0 in both lanes at once, for products with the transpose of F, and quicker ones with F.
 
         Args:
             x0: (N, ...).
-
-        Returns:
-            x, a copy of x0, and y (N, ...) as the network gives it, to the last bit, whose derivative by x is F: the
-            sum of z y has the gradient F^T z. The derivative does not reach the weights.
 
         Raises:
             ValueError, NotImplementedError: as a call does.
@@ -130,15 +141,25 @@ class LinearScope:
         with self._running(), torch.enable_grad():
             x = x0.detach().clone().requires_grad_()
             try:
-                y = self._lanes(x, x, self._replay(KINDS, together=True, native=True))[1]
-            except Overwritten:
+                signals: list[Any] = []
+                y = self._lanes(x, x, self._replay(KINDS, together=True, native=True, kept=signals))[1]
+            except Again:
+                signals = []
                 y = self._lanes(x, x, self._replay(KINDS, together=True))[1]
             y = y if y.requires_grad else y + x[:0].sum()  # of an output that never changes
         _check_output(y, "the network's output")
-        return x, y
+        return Trace(x, y, signals)
 
-    def _replay(self, kinds: Collection[str], **options: bool) -> Replay:
+    def _replay(self, kinds: Collection[str], **options: Any) -> Replay:
         return Replay(self.model, self.rules, frozenset(kinds), self.pointwise, self.eps, **options)
+
+    def _pass(self, x0: Tensor, x1: Tensor, count: int, replay: Replay) -> tuple[Tensor, Tensor]:
+        run = partial(self._lanes, x0, replay=replay)
+        if count == 1:
+            return run(x1)
+        # Seen from inside, both lanes have one shape, whatever the network does to it.
+        y0, y1 = torch.vmap(run, 1, (None, 1))(x1.unflatten(0, (len(x0), count)))  # type: ignore[arg-type]
+        return y0, y1.flatten(0, 1)
 
     def _lanes(self, x0: Tensor, x1: Tensor, replay: Replay) -> tuple[Tensor, Tensor]:
         x1 = x1.clone()  # the network may work in place
