@@ -387,6 +387,24 @@ def unpooled(x):
     return F.max_unpool2d(pooled, index, 2)
 
 
+def convolved(x):
+    return F.conv2d(x, torch.linspace(-1, 1, 48).double().view(4, 3, 2, 2))
+
+
+def rewritten(x):
+    """What ReLU and pooling have seen is overwritten."""
+    h = x.relu()
+    pooled = F.max_pool2d(h, 2)
+    h[:, 0] = 0.3
+    return h.mean(1, keepdim=True) + F.interpolate(pooled, scale_factor=2)
+
+
+def written_through_a_view(x):
+    h = convolved(x)
+    h.flatten(1)[:, :9] = 0.5
+    return h.relu()
+
+
 SPELLINGS = {
     "torch.relu": torch.relu,
     "method": lambda x: x.relu(),
@@ -401,6 +419,12 @@ SPELLINGS = {
     "views": written,
     "views in place": accumulated,
     "unpool": unpooled,
+    "rewritten": rewritten,
+    "written through a view": written_through_a_view,
+    "convolved view": lambda x: convolved(x).view(len(x), -1),
+    "convolved mean": lambda x: F.adaptive_avg_pool2d(convolved(x), 1),
+    "convolved pool": lambda x: F.max_pool2d(convolved(x).relu(), 2),
+    "without gradients": lambda x: x.relu() if torch.is_grad_enabled() else (x + x).clamp(min=0) / 2,
     "reflected": lambda x: 1 - 2 / (3 + x.square()),
     "power": lambda x: x**3 + 2.0,
     "norm by hand": lambda x: (x - x.mean(1, keepdim=True)) / torch.sqrt(x.var(1, keepdim=True) + 1e-5),

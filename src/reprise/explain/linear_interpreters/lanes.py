@@ -53,7 +53,7 @@ class Replay:
 
     def overwrite(self) -> None:
         """Tell that a signal which others may hold is about to be written into."""
-        if self.native:
+        if self.native or self.channels_last:  # a copy for another layout is no view
             raise Again
 
     def place(self) -> str:

@@ -34,6 +34,14 @@ def linear(call: Call) -> Any:
     return call.affine(call.args, viewed=True)
 
 
+def laid_out(call: Call) -> Any:
+    """Views, which channels last may not allow, and means, which vmap would then take one by one."""
+    x = call.args[0]
+    if call.replay.channels_last and isinstance(x, Lanes) and x.x1 is not None:
+        x.x1 = x.x1.contiguous()
+    return linear(call)
+
+
 def identity(call: Call) -> Any:
     """What does nothing to values; ``detach`` would also cut the way back from lane 1."""
     return call.args[0]
@@ -186,7 +194,7 @@ def max_pool(call: Call) -> Any:
         return call.affine(call.args)
     y0, index = getattr(F, name)(call.signal.x0, *call.args[1:], **call.kwargs, return_indices=True)
     call.y0 = y0
-    lanes = call.freeze(lambda t: _picked(t, _laid_out(index, t), dims))
+    lanes = call.freeze(lambda t: _picked(t.clone() if call.replay.together else t, _laid_out(index, t), dims))
     return (lanes, Lanes(index, None, call.replay)) if wanted else lanes
 
 
@@ -367,12 +375,13 @@ AFFINE = _table(
     (decision, """gt lt ge le eq ne isnan isinf isfinite logical_and logical_or logical_not logical_xor invert and or
         xor bitwise_not bitwise_and bitwise_or any all argmax argmin argsort sign sgn count_nonzero
         var std var_mean std_mean norm vector_norm"""),
-    (linear, """reshape view view_as reshape_as flatten unflatten ravel permute transpose swapaxes swapdims movedim
+    (laid_out, "view view_as unflatten adaptive_avg_pool2d"),
+    (linear, """reshape reshape_as flatten ravel permute transpose swapaxes swapdims movedim
         moveaxis t T mT squeeze unsqueeze expand expand_as broadcast_to repeat repeat_interleave tile contiguous clone
         to float double half bfloat16 type_as cpu cuda narrow select getitem index_select gather take_along_dim
         chunk split split_with_sizes tensor_split unbind flip fliplr flipud roll rot90 tril triu diagonal
         mean sum cumsum neg positive pos
-        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool3d
         max_unpool1d max_unpool2d max_unpool3d interpolate upsample upsample_nearest upsample_bilinear grid_sample
         pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle fold unfold"""),
     (identity, "detach data"),

@@ -123,7 +123,7 @@ class LinearScope:
                 known = iter(trace.signals) if trace and trace.signals else None
                 y0, y1 = self._pass(x0, x1, count, self._replay(kinds, channels_last=count > 1, known=known))
             except Again:
-                y0, y1 = self._pass(x0, x1, count, self._replay(kinds, channels_last=count > 1))
+                y0, y1 = self._pass(x0, x1, count, self._replay(kinds))
         _check_output(y0, "the network's output")
         _check_output(y1, "the frozen network's output")
         return y0, y1
