@@ -129,11 +129,8 @@ class LinearInterpreter:
         outputs = self.output_shape.numel()
         index = _flat(indices, self.input_shape)
         if outputs < len(index):  # all rows are cheaper
-            return (
-                self.rows(range(outputs))
-                .view(outputs, -1)[:, index.to(self.x0.device)]
-                .T.reshape(-1, *self.output_shape)
-            )
+            rows = self.rows(range(outputs)).flatten(1)
+            return rows[:, index.to(self.x0.device)].T.reshape(-1, *self.output_shape)
         return self._units(index, self.input_shape, self._forward)
 
     def rows(self, indices: Indices) -> Tensor:
@@ -145,10 +142,10 @@ class LinearInterpreter:
 
     def _units(self, flat: Tensor, shape: torch.Size, product: Callable[[Tensor], Tensor]) -> Tensor:
         parts = []
-        for chunk in flat.split(self.batch_size):
+        for start in range(0, len(flat), self.batch_size):
+            chunk = flat[start : start + self.batch_size, None].to(self.x0.device)
             units = torch.zeros(len(chunk), shape.numel(), dtype=self.x0.dtype, device=self.x0.device)
-            units[torch.arange(len(chunk)), chunk] = 1
-            parts.append(product(units.view(-1, *shape)))
+            parts.append(product(units.scatter_(1, chunk, 1).view(-1, *shape)))
         return torch.cat(parts)
 
     def matrix(self, limit: int = 2**30) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 __all__ = ["KINDS", "Again", "Call", "Lanes", "Replay", "Rule"]
 
 KINDS = ("bias", "normalization", "unit", "other")  # where the constants of a frozen network come from
+PLAIN = {int, float, bool, str, type(None)}  # what has no lanes
 
 
 class Again(Exception):
@@ -153,7 +154,7 @@ class Call:
     def on(self, args: Sequence[Any], lane: int, **changed: Any) -> Any:
         """Call the function on one lane of these arguments."""
         kwargs = {key: self.pick(value, lane) for key, value in (self.kwargs | changed).items()}
-        return self.function(*self.pick(list(args), lane), **kwargs)
+        return self.function(*[self.pick(value, lane) for value in args], **kwargs)
 
     def at(self, t: Tensor) -> Any:
         """Call the function on ``t`` in place of the signal, with the other arguments of lane 0."""
@@ -161,14 +162,14 @@ class Call:
 
     def pick(self, value: Any, lane: int) -> Any:
         """One lane of a value; weights come without their gradients."""
-        if value is None or isinstance(value, (int, float)):  # most are
+        if type(value) in PLAIN:
             return value
         if isinstance(value, Lanes):
             if lane == 0 or not value.x0.is_floating_point():
                 return value.x0
             return self.constant(value.x0) if value.x1 is None else value.x1
         if isinstance(value, (list, tuple)):
-            return type(value)([self.pick(item, lane) for item in value])
+            return value if PLAIN.issuperset(map(type, value)) else type(value)([self.pick(v, lane) for v in value])
         return value.detach() if isinstance(value, Tensor) and value.requires_grad else value
 
     def constant(self, value: Any, kind: str = "other") -> Any:
