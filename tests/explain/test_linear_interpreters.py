@@ -519,6 +519,32 @@ def test_a_rule_of_ones_own(key):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 
+def test_actions_may_view_what_was_convolved():
+    class Unit(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(len(x), -1).frac()
+
+    def action(unit, x0, x1):
+        return x1.view(len(x1), -1) * 2
+
+    net, x, probes = nn.Sequential(nn.Conv2d(3, 4, 3), Unit()).double().eval(), images(), images(n=3)
+    for key in (Unit, "frac"):
+        it = linear_interpreter(net, x, extra={key: action})
+        torch.testing.assert_close(it.apply(probes)[1], it.apply(probes[1]))
+
+
+def test_making_is_one_pass_and_rows_take_none():
+    passes = []
+    net, x = Lambda(lambda x: passes.append(len(x)) or x.sigmoid().flatten(1)).eval(), images()
+    it = linear_interpreter(net, x)
+    it.rows([0, 1, 2])
+    assert len(passes) == 1
+    it.columns([0, 1, 2])
+    assert len(passes) == 2
+    assert it.residual is it.residual
+    assert len(passes) == 3
+
+
 def test_a_networks_state_is_left_as_found_also_after_an_exception():
     class Broken(Square):
         pass

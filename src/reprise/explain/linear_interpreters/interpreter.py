@@ -43,10 +43,10 @@ class LinearInterpreter:
     Inputs and outputs have no batch dimension here, or one with any number of them.
 
     Args:
-        scope: the network.
+        scope: the network, which may not change meanwhile.
         x0: (1, ...) the input that decides.
         batch_size: inputs and outputs per pass; memory grows with it, and not with the depth of the network, but that
-            what all layers decided at x0 is kept for products with F^T.
+            what all layers made of x0 is kept.
 
     Attributes:
         output: f(x0), as the network gives it.

@@ -33,7 +33,7 @@ class Replay:
         constants: the kinds of constants that enter lane 1; without any, lane 1 is linear.
         pointwise: "gain" or "tangent".
         eps: where an input is nearer to zero than this, a gain h(x)/x is not taken.
-        channels_last: whether lane 1 is convolved with channels last, which is quicker for many inputs.
+        channels_last: lane 1 is convolved with channels last, which is quicker for several inputs.
         together: lane 1 carries x0, too, and can be differentiated; so an affine function is called once for both.
         native: together, and a unit whose derivative is its action may be left to PyTorch. Its way back needs what it
             returned, or was given, unless that is overwritten.
@@ -145,6 +145,12 @@ class Call:
     def native(self) -> bool:
         """Whether PyTorch's derivative may stand for the unit's action."""
         return self.replay.native and self.signal.x1 is not None
+
+    def lay_out(self) -> None:
+        """Undo channels last in lane 1 of the signal, for what may not take them."""
+        x = self.args[0]
+        if self.replay.channels_last and isinstance(x, Lanes) and x.x1 is not None:
+            x.x1 = x.x1.contiguous()
 
     @cached_property
     def y0(self) -> Tensor:

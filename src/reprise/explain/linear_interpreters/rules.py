@@ -36,9 +36,7 @@ def linear(call: Call) -> Any:
 
 def laid_out(call: Call) -> Any:
     """Views, which channels last may not allow, and means, which vmap would then take one by one."""
-    x = call.args[0]
-    if call.replay.channels_last and isinstance(x, Lanes) and x.x1 is not None:
-        x.x1 = x.x1.contiguous()
+    call.lay_out()
     return linear(call)
 
 
@@ -131,7 +129,7 @@ def relu(call: Call) -> Any:
         return call.affine(call.args)
     x0 = call.signal.x0
     gate = x0.relu() if call.replay.together else x0  # its own, for x0 may be overwritten before the way back
-    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, _laid_out(gate, t), 0))
+    return call.freeze(lambda t: torch.ops.aten.threshold_backward(t, _like(gate, t), 0))
 
 
 def leaky_relu(call: Call) -> Any:
@@ -194,13 +192,15 @@ def max_pool(call: Call) -> Any:
         return call.affine(call.args)
     y0, index = getattr(F, name)(call.signal.x0, *call.args[1:], **call.kwargs, return_indices=True)
     call.y0 = y0
-    lanes = call.freeze(lambda t: _picked(t.clone() if call.replay.together else t, _laid_out(index, t), dims))
+    lanes = call.freeze(lambda t: _picked(t.clone() if call.replay.together else t, _like(index, t), dims))
     return (lanes, Lanes(index, None, call.replay)) if wanted else lanes
 
 
-def _laid_out(decision: Tensor, t: Tensor) -> Tensor:
-    """A decision with channels last where a signal has them last: mixed layouts are slow."""
-    last = t.ndim == 4 and t.stride(1) == 1 < t.shape[1]
+def _like(decision: Tensor, t: Tensor) -> Tensor:
+    """A decision laid out as the signal that it meets, with channels last or first: mixed layouts are slow."""
+    if t.ndim != 4 or t.stride()[1:] == decision.stride()[1:]:
+        return decision
+    last = t.stride(1) == 1 < t.shape[1]
     return decision.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 

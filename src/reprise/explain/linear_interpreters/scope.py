@@ -28,7 +28,8 @@ class Trace(NamedTuple):
         x: (N, ...) a copy of x0.
         y: (N, ...) as the network gives it, to the last bit, whose derivative by x is F: the sum of z y has the
             gradient F^T z. The derivative does not reach the weights.
-        signals: what functions were called, and what they returned in lane 0; empty where that is overwritten.
+        signals: what functions were called, and the signals that they returned in lane 0; empty where the network
+            overwrites some.
     """
 
     x: Tensor
@@ -118,10 +119,11 @@ class LinearScope:
         if not set(kinds) <= set(KINDS):
             raise ValueError(f"constants are {', '.join(KINDS)}, not {constants}")
 
+        known = iter(trace.signals) if trace and trace.signals else None
+        channels_last = count > 1 and x0.device.type == "cpu"
         with self._running(), torch.no_grad():
             try:
-                known = iter(trace.signals) if trace and trace.signals else None
-                y0, y1 = self._pass(x0, x1, count, self._replay(kinds, channels_last=count > 1, known=known))
+                y0, y1 = self._pass(x0, x1, count, self._replay(kinds, known=known, channels_last=channels_last))
             except Again:
                 y0, y1 = self._pass(x0, x1, count, self._replay(kinds))
         _check_output(y0, "the network's output")
@@ -207,13 +209,18 @@ def _hook(module: nn.Module, action: Action) -> list[Any]:
             return y0
         call = Call(module, [signal], {}, signal.replay)
         call.y0 = y0.detach()
-        return call.freeze(lambda t: action(module, signal.x0, t))
+        return _acted(call, module, action)
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
 
 def _rule(action: Action) -> Rule:
-    return lambda call: call.freeze(lambda t: action(call.at, call.signal.x0, t))
+    return lambda call: _acted(call, call.at, action)
+
+
+def _acted(call: Call, unit: Any, action: Action) -> Lanes:
+    call.lay_out()
+    return call.freeze(lambda t: action(unit, call.signal.x0, t))
 
 
 def _check_output(y: Tensor, told: str) -> None:
