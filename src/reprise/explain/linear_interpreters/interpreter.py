@@ -63,9 +63,8 @@ class LinearInterpreter:
             )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.scope, self.x0, self.batch_size = scope, x0.detach().clone(), batch_size
-        self._trace = scope.trace(self.x0)
-        y = self._trace.y.detach()
+        self.scope, self.batch_size, self._trace = scope, batch_size, scope.trace(x0)
+        self.x0, y = self._trace.x.detach(), self._trace.y.detach()
         if y.ndim == 0 or len(y) != 1:
             raise ValueError(f"the network returns {tuple(y.shape)} for one input; the batch must stay in front")
         self.output = y[0]

@@ -17,6 +17,7 @@ from reprise.nn.hooks import unwrap
 
 __all__ = ["Action", "LinearScope", "Trace"]
 
+ALL: dict[Any, Rule] = AFFINE | NONLINEAR
 UNITS = {str(getattr(key, "__name__", key)): key for key in NONLINEAR}
 Action = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -89,10 +90,11 @@ class LinearScope:
         if not eps > 0:
             raise ValueError(f"eps must be above 0, not {eps}")
         self.model, self.pointwise, self.eps = unwrap(model), pointwise, eps
-        chosen = NONLINEAR if units == "all" else {UNITS[name]: NONLINEAR[UNITS[name]] for name in units}
         extra = dict(extra or {})
         self.modules = {key: action for key, action in extra.items() if isinstance(key, type)}
-        self.rules = AFFINE | chosen | {key: _rule(extra[key]) for key in extra if key not in self.modules}
+        self.rules = ALL if units == "all" else AFFINE | {UNITS[name]: NONLINEAR[UNITS[name]] for name in units}
+        if extra:
+            self.rules = self.rules | {key: _rule(extra[key]) for key in extra if key not in self.modules}
 
     def __call__(
         self, x0: Tensor, x1: Tensor, *, constants: bool | Collection[str] = True, trace: Trace | None = None
