@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from reprise.data.finite import all_finite
 from reprise.explain.linear_interpreters.lanes import KINDS, Again, Call, Lanes, Replay, Rule
 from reprise.explain.linear_interpreters.rules import AFFINE, NONLINEAR
 from reprise.nn.hooks import unwrap
@@ -226,20 +226,15 @@ def _acted(call: Call, unit: Any, action: Action) -> Lanes:
 
 
 def _check_output(y: Tensor, told: str) -> None:
-    if not _finite(y):
+    if not all_finite(y):
         raise ValueError(f"{told} holds NaN or infinite values; check the weights, or raise eps")
-
-
-def _finite(x: Tensor) -> bool:
-    x = x.detach()
-    return math.isfinite(x.sum()) or bool(x.isfinite().all())  # the sum is quick; it may overflow
 
 
 def _check(x: Tensor, name: str = "x0") -> None:
     if not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point() or len(x) == 0:
         told = f"{x.dtype} of {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name} must be a batch of floats (N, ...), not {told}")
-    if not _finite(x):
+    if not all_finite(x):
         raise ValueError(f"{name} holds NaN or infinite values; clean it first")
 
 
