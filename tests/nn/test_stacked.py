@@ -5,11 +5,12 @@ from torch import nn
 from reprise.nn import StackedMLP
 
 
+@pytest.mark.parametrize("rows", [5, 512])
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize(("name", "activation"), [("relu", nn.ReLU), ("tanh", nn.Tanh), ("gelu", nn.GELU)])
-def test_equals_networks_one_by_one(layer_norm, name, activation):
+def test_equals_networks_one_by_one(layer_norm, name, activation, rows):
     stacked = StackedMLP(3, 4, (8, 6), 2, activation=name, layer_norm=layer_norm)
-    x = torch.randn(5, 4)
+    x = torch.randn(rows, 4)
     together, apart = stacked(x), stacked(torch.stack([x, 2 * x, 3 * x]))
     for k in range(3):
         layers = []

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["StackedLinear", "StackedMLP"]
+
+LARGE = 512  # rows, whose way back through scale and offset costs more than networks one by one
 
 
 class Tanh(nn.Tanh):
@@ -117,4 +120,7 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(count, 1, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
+        if x.shape[1] < LARGE or not torch.is_grad_enabled():
+            return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+        parts = zip(x, self.weight[:, 0], self.bias[:, 0], strict=True)
+        return torch.stack([F.layer_norm(part, part.shape[-1:], weight, bias) for part, weight, bias in parts])
