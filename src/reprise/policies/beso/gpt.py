@@ -190,7 +190,13 @@ class ScoreGPT(_GPT):
         self.action_emb = nn.Linear(action_dim, embed_dim)
         self.initialise()
 
-    def forward(self, actions: Tensor, c_noise: Tensor, goals: Tensor | None, states: Tensor) -> Tensor:
+    def embed(self, goals: Tensor | None, states: Tensor) -> tuple[Tensor, Tensor]:
+        """What goals and states become at every noise level: (B, G, E) and (B, t, E)."""
+        return self.goal_tokens(goals, states), self.state_emb(states)
+
+    def forward(
+        self, actions: Tensor, c_noise: Tensor, goals: Tensor | None, states: Tensor, embedded: bool = False
+    ) -> Tensor:
         """F for every action of the windows.
 
         Args:
@@ -198,19 +204,20 @@ class ScoreGPT(_GPT):
             c_noise: (B,) ln(sigma) / 4.
             goals: (B, G, obs_dim); None is no goal.
             states: (B, t, obs_dim).
+            embedded: goals and states are what :meth:`embed` made of them.
 
         Returns:
             (B, t, action_dim).
         """
-        if goals is not None and self.training and self.goal_drop:
-            goals = drop_condition(goals, self.goal_drop, mode=self.goal_drop_mode)
-        first = self.goal_tokens(goals, states)
-        t = states.shape[1]
-        if actions.shape[:2] != (len(states), t):
-            raise ValueError(f"actions go with states {tuple(states.shape)} one by one, not {tuple(actions.shape)}")
+        if not embedded:
+            if goals is not None and self.training and self.goal_drop:
+                goals = drop_condition(goals, self.goal_drop, mode=self.goal_drop_mode)
+            goals, states = self.embed(goals, states)
+        if actions.shape[:2] != states.shape[:2]:
+            raise ValueError(f"actions are {(*states.shape[:2], 'action_dim')}, as states, not {tuple(actions.shape)}")
         noise = self.noise_emb(c_noise[:, None, None])
-        pairs = torch.stack([self.state_emb(states), self.action_emb(actions)], 2) + self.positions(t)[:, :, None]
-        tokens = torch.cat([noise, first, pairs.flatten(1, 2)], 1)
+        pairs = torch.stack([states, self.action_emb(actions)], 2) + self.positions(states.shape[1])[:, :, None]
+        tokens = torch.cat([noise, goals, pairs.flatten(1, 2)], 1)  # type: ignore[list-item]
         return self.through(tokens, slice(2 + self.goal_len, None, 2))
 
 

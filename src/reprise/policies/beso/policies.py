@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -143,8 +143,11 @@ class BESOPolicy(HistoryPolicy):
             if not dropped:
                 raise ValueError("a goal is missing: give act one, or train with goal_drop to act without")
             goals = states.new_zeros(len(states), self.goal_len, states.shape[2])
-        scale = how.guidance
-        denoiser = classifier_free(self.net, goals, scale, null=0.0 if dropped else None, shared=(states,))
+        net = self.net
+        if how.guidance == 1:  # without a second answer: embedded once, not at every noise level
+            goals, states = net.net.embed(goals, states)
+            net = partial(net, embedded=True)
+        denoiser = classifier_free(net, goals, how.guidance, null=0.0 if dropped else None, shared=(states,))
         newest = (torch.arange(states.shape[1], device=states.device) == last[:, None])[..., None]
         noise = torch.randn(len(states), 1, past.shape[2], device=states.device)
         x = torch.where(newest, how.sigma_max * noise, past)
