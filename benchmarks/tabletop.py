@@ -11,7 +11,6 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-import reprise.envs  # noqa: F401 registers the worlds
 from benchmarks.table import Row, compare
 from reprise.envs.tabletop import Tabletop
 
@@ -26,7 +25,11 @@ def rows() -> Iterator[Row]:
         yield from compare(work, _stepping(world), limits=limits, size=size, tolerance=None)
     for mode in ("state", "image"):
         make = partial(
-            gymnasium.make, "reprise/Tabletop-v0", obs_mode=mode, max_episode_steps=None, disable_env_checker=True
+            gymnasium.make,
+            "reprise.envs:reprise/Tabletop-v0",
+            obs_mode=mode,
+            max_episode_steps=None,
+            disable_env_checker=True,
         )
         for count in (4, 8, 16):
             ours = Tabletop(count, mode, threads=2)
