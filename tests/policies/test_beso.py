@@ -423,3 +423,14 @@ def test_constant_entries_do_no_harm():
     episodes.observations["state"][:, 3] = 5.0
     policy = BESOPolicy(**SMALL).fit(episodes, steps=2, batch_size=8)
     assert np.isfinite(policy.act(np.full((2, 4), 5.0), goal=np.full((2, 4), 5.0))).all()
+
+
+def test_goals_and_states_can_be_embedded_before():
+    net = ScoreGPT(10, 2, embed_dim=16, n_layers=1, n_heads=2).eval()
+    actions, levels, goals, states = torch.randn(3, 4, 2), torch.randn(3), torch.randn(3, 1, 10), torch.randn(3, 4, 10)
+    for goal in (goals, None):
+        assert torch.equal(
+            net(actions, levels, *net.embed(goal, states), embedded=True), net(actions, levels, goal, states)
+        )
+    with pytest.raises(ValueError, match="as states"):
+        net(actions[:, :2], levels, *net.embed(goals, states), embedded=True)
