@@ -139,7 +139,8 @@ class LinearScope:
             x0: (N, ...).
 
         Raises:
-            ValueError, NotImplementedError: as a call does.
+            ValueError: a network in training mode; an input that does not fit it; values that are not finite.
+            NotImplementedError: an operation without a rule, named with its place in the network.
         """
         _check(x0)
         with self._running(), torch.enable_grad():
