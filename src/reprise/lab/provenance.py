@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,17 @@ def data(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, dict[
 
 def versions(experiment: Experiment) -> dict[str, str]:
     """Versions of Python and of all packages that the recipe and its modules import."""
-    from importlib import metadata  # slow to import, and not needed to list papers
-
-    distributions = metadata.packages_distributions()
+    distributions = _distributions()
     imported = {"torch", "numpy", *modules.third_party(experiment.file)}
     return packages("python", *sorted({distributions[name][0] for name in imported if name in distributions}))
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Installed packages by what they are imported as; they are asked for once, for that takes a fifth of a second."""
+    from importlib import metadata  # slow to import, and not needed to list papers
+
+    return metadata.packages_distributions()
 
 
 def packages(*names: str) -> dict[str, str]:

@@ -95,7 +95,8 @@ def _claimed(paper: Paper, name: str, scale: str, commit: str) -> bool:
 def confirm(paper: Paper) -> dict[str, Any]:
     """Run seed 0 at smoke scale from the recorded commit and from the working tree, and compare to the last bit.
 
-    If they agree, the published results are marked as confirmed for today's code.
+    If they agree, the published results are marked as confirmed for today's code, and what the smoke scale took is
+    kept for estimates.
 
     Returns:
         "equal": whether they agree; "trials": how many were compared; "differs": the first metric that does not.
@@ -109,7 +110,8 @@ def confirm(paper: Paper) -> dict[str, Any]:
         raise RefusedError(f"nothing of {paper.slug} has been published: `reprise publish {paper.slug}` comes first")
     commits = {record["commit"] for record in latest.values()}
     root = Path(git(paper.folder, "rev-parse", "--show-toplevel") or "/")
-    now = _smoke(paper, root, root)
+    trials = _smoke(paper, root, root)
+    now = _metrics(trials)
     compared = 0
     for commit in sorted(commits):
         with tempfile.TemporaryDirectory() as tmp:
@@ -117,7 +119,7 @@ def confirm(paper: Paper) -> dict[str, Any]:
             if git(paper.folder, "worktree", "add", "--detach", str(tree), commit) is None:
                 raise RefusedError(f"commit {commit[:10]} is not in this repository: fetch the history first")
             try:
-                before = _smoke(paper, root, tree)
+                before = _metrics(_smoke(paper, root, tree))
             finally:
                 git(paper.folder, "worktree", "remove", "--force", str(tree))
         elsewhere = {name for name, record in latest.items() if record["commit"] != commit}
@@ -135,12 +137,12 @@ def confirm(paper: Paper) -> dict[str, Any]:
         today = modules.of(paper.experiments[name]) if name in paper.experiments else record["modules"]
         if today != record["modules"]:
             record["confirmed"] = today
-    results.save(paper, everything)
+    results.save(paper, everything, _costs(paper, trials))
     return {"equal": True, "trials": compared, "differs": None}
 
 
-def _smoke(paper: Paper, root: Path, tree: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """The metrics of seed 0 at smoke scale, in a home of its own, with ``tree`` in the place of the repository."""
+def _smoke(paper: Paper, root: Path, tree: Path) -> list[dict[str, Any]]:
+    """The trials of seed 0 at smoke scale, in a home of its own, with ``tree`` in the place of the repository."""
 
     def moved(path: Path) -> str:
         return str(tree / path.relative_to(root) if path.is_relative_to(root) else path)
@@ -154,5 +156,22 @@ def _smoke(paper: Paper, root: Path, tree: Path) -> dict[tuple[str, str], dict[s
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]
             raise RefusedError(f"the smoke run from {tree} failed: {last}")
-        trials = json.loads(done.stdout)["trials"]
+        trials: list[dict[str, Any]] = json.loads(done.stdout)["trials"]
+    return trials
+
+
+def _metrics(trials: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
     return {(trial["experiment"], trial["arm"]): trial["metrics"] for trial in trials}
+
+
+def _costs(paper: Paper, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """What :func:`reprise.lab.results.smoke_costs` gives, of the trials of a smoke run."""
+    prepare: dict[str, float] = {}
+    arms: dict[str, dict[str, Any]] = {}
+    parts = make_plan(paper, "smoke").parts
+    digests = {(part.experiment.name, job.arm): store.digest(job.settings) for part in parts for job in part.jobs}
+    for trial in trials:
+        name, arm = trial["experiment"], trial["arm"]
+        prepare[name] = trial["prepare_seconds"]
+        arms.setdefault(name, {})[arm] = {"settings": digests[name, arm], "seconds": trial["seconds"]}
+    return {"yardstick": provenance.machine()["yardstick"], "prepare": prepare, "arms": arms}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Record", "Results", "ResultsError", "Status", "changed", "collect", "cost", "judge_all", "published",
-    "save", "slim", "status",
+    "save", "slim", "smoke_costs", "status",
 ]  # fmt: skip
 
 Record = dict[str, Any]  # one experiment at one scale: seeds, settings by arm, modules, data, versions, trials, ...
@@ -115,21 +115,39 @@ def published(paper: Paper) -> dict[str, dict[str, Record]]:
     Raises:
         ResultsError: the file is damaged.
     """
+    return _content(paper)[0]
+
+
+def smoke_costs(paper: Paper) -> dict[str, Any]:
+    """What the smoke scale took when the paper was last confirmed; empty if it never was.
+
+    Returns:
+        "yardstick": of the machine; "prepare": seconds by experiment; "arms": by experiment and arm a digest of the
+        "settings" and "seconds".
+
+    Raises:
+        ResultsError: the file is damaged.
+    """
+    return _content(paper)[1]
+
+
+def _content(paper: Paper) -> tuple[dict[str, dict[str, Record]], dict[str, Any]]:
     path = paper.folder / "results.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {name: dict(scales) for name, scales in content["experiments"].items()}
+        return {name: dict(scales) for name, scales in content["experiments"].items()}, dict(content.get("smoke", {}))
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path} is damaged ({error!r}); restore it with `git checkout {path}`") from error
 
 
-def save(paper: Paper, records: Mapping[str, Mapping[str, Record]]) -> Path:
-    """Write results.json."""
+def save(paper: Paper, records: Mapping[str, Mapping[str, Record]], smoke: Mapping[str, Any] | None = None) -> Path:
+    """Write results.json; what the smoke scale took stays as it was, where nothing newer is given."""
     path = paper.folder / "results.json"
+    smoke = smoke_costs(paper) if smoke is None else smoke
     with written_whole(path) as temporary:
-        text = json.dumps({"experiments": records}, indent=1)
+        text = json.dumps({"experiments": records} | ({"smoke": smoke} if smoke else {}), indent=1)
         text = re.sub(r"\[[^\[\]{}]*\]", lambda innermost: " ".join(innermost[0].split()), text)  # one point, one line
         temporary.write_text(text + "\n", encoding="utf-8")
     return path

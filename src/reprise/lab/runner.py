@@ -18,7 +18,7 @@ from reprise.lab import engines, provenance, report, results, store
 from reprise.lab.paper import Paper
 from reprise.lab.plan import Plan
 from reprise.lab.results import Record, Results
-from reprise.lab.unit import Event, Failed, Finished, Progress
+from reprise.lab.unit import Event, Failed, Finished, Progress, Unit
 from reprise.lab.verdict import Judgement
 
 __all__ = ["ENGINES", "Outcome", "Work", "duration", "estimate", "pending", "run", "write_report"]
@@ -41,6 +41,8 @@ def run(
 ) -> Iterator[tuple[Plan, Outcome]]:
     """Run the trials of plans that are not finished yet, all plans at once; each is returned as soon as it is done.
 
+    What takes longest begins first, so that no core waits for another at the end.
+
     Args:
         plans: what to run.
         console: where progress is shown: a bar on a terminal, plain lines elsewhere.
@@ -57,15 +59,16 @@ def run(
     left = [
         {(unit.name, job.arm) for unit in plan.units for job in unit.jobs} if pending(plan) else set() for plan in plans
     ]
-    units = {unit.name: unit for plan, ours in zip(plans, left, strict=True) if ours for unit in plan.units}
     failures: list[list[Failed]] = [[] for _ in plans]
     for plan, ours in zip(plans, left, strict=True):
         if not ours:
             yield plan, _outcome(plan, [])
-    if not units:
+    if not any(left):
         return
-    with _shown([plan for plan, ours in zip(plans, left, strict=True) if ours], console) as show:
-        for event in ENGINES[engine](list(units.values()), **options):
+    open_plans = [plan for plan, ours in zip(plans, left, strict=True) if ours]
+    work = Work(*open_plans)
+    with _shown(open_plans, work, console) as show:
+        for event in ENGINES[engine](_longest_first(open_plans, work), **options):
             show(event)
             for plan, ours, failed in zip(plans, left, failures, strict=True):
                 ended = {key for key in ours if key[0] == event.unit and event.arm in (None, key[1])}
@@ -76,6 +79,13 @@ def run(
                 ours -= ended
                 if not ours:
                     yield plan, _outcome(plan, failed)
+
+
+def _longest_first(plans: Sequence[Plan], work: Work) -> list[Unit]:
+    """The units of papers, which stay together so that one after the other is done; last comes what is short."""
+    ordered = [sorted(plan.units, key=work.cost, reverse=True) for plan in plans]
+    ordered.sort(key=lambda units: work.cost(units[0]), reverse=True)
+    return [unit for units in ordered for unit in units]
 
 
 def _named(plan: Plan) -> Plan:
@@ -143,10 +153,13 @@ def estimate(plan: Plan) -> float | None:
 
 
 def _known_costs(plan: Plan) -> dict[tuple[str, str | None], float]:
-    """Seconds by experiment and arm (None: prepare): from trials with equal settings here, else from the published."""
+    """Seconds by experiment and arm (None: prepare), of equal settings.
+
+    They are the published trials', else those of trials on this machine, else what confirming the paper took.
+    """
     known: dict[tuple[str, str | None], list[float]] = {}
     here = provenance.machine()["yardstick"]
-    everything = results.published(plan.paper)
+    everything, confirmed = results.published(plan.paper), results.smoke_costs(plan.paper)
     for part in plan.parts:
         name = part.experiment.name
         published = everything.get(name, {}).get(plan.scale)
@@ -165,6 +178,12 @@ def _known_costs(plan: Plan) -> dict[tuple[str, str | None], float]:
             known.setdefault((name, arm), []).append(trial["seconds"] * factor)
             if trial["prepare"]:
                 known.setdefault((name, None), []).append(trial["prepare"]["seconds"] * factor)
+        if name in confirmed.get("arms", {}):
+            factor = here / confirmed["yardstick"]
+            known.setdefault((name, None), [confirmed["prepare"][name] * factor])
+            for arm, entry in confirmed["arms"][name].items():
+                if arm in settings and entry["settings"] == store.digest(settings[arm]):
+                    known.setdefault((name, arm), [entry["seconds"] * factor])
     return {key: statistics.median(values) for key, values in known.items()}
 
 
@@ -204,6 +223,10 @@ class Work:
         self.start = time.monotonic()
         self.running: dict[str, Progress] = {}
 
+    def cost(self, unit: Unit) -> float:
+        """What a unit weighs."""
+        return sum(self.weights[unit.name, arm] for arm in (None, *(job.arm for job in unit.jobs)))
+
     def take(self, event: Event) -> None:
         """Account for an event."""
         if isinstance(event, Progress):
@@ -237,8 +260,7 @@ class Work:
 
 
 @contextmanager
-def _shown(plans: Sequence[Plan], console: Console) -> Iterator[Callable[[Event], None]]:
-    work = Work(*plans)
+def _shown(plans: Sequence[Plan], work: Work, console: Console) -> Iterator[Callable[[Event], None]]:
     title = plans[0].paper.slug if len(plans) == 1 else f"{len(plans)} papers"
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
@@ -293,7 +315,8 @@ def machine_readable(plan: Plan, outcome: Outcome) -> Mapping[str, Any]:
             for claim, judgement in zip(plan.paper.claims, outcome.judgements, strict=True)
         ],
         "trials": [
-            {"experiment": name, **{key: trial[key] for key in ("arm", "seed", "metrics", "counts", "seconds")}}
+            {"experiment": name, **{key: trial[key] for key in ("arm", "seed", "metrics", "counts", "seconds")},
+             "prepare_seconds": trial["prepare"].get("seconds", 0.0)}
             for name, record in outcome.records.items()
             for trial in record["trials"]
         ],
