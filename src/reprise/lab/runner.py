@@ -155,7 +155,7 @@ def estimate(plan: Plan) -> float | None:
 def _known_costs(plan: Plan) -> dict[tuple[str, str | None], float]:
     """Seconds by experiment and arm (None: prepare), of equal settings.
 
-    They are the published trials', else those of trials on this machine, else what confirming the paper took.
+    They are what confirming the paper took, else the published trials', else those of trials on this machine.
     """
     known: dict[tuple[str, str | None], list[float]] = {}
     here = provenance.machine()["yardstick"]
@@ -178,12 +178,11 @@ def _known_costs(plan: Plan) -> dict[tuple[str, str | None], float]:
             known.setdefault((name, arm), []).append(trial["seconds"] * factor)
             if trial["prepare"]:
                 known.setdefault((name, None), []).append(trial["prepare"]["seconds"] * factor)
-        if name in confirmed.get("arms", {}):
-            factor = here / confirmed["yardstick"]
-            known.setdefault((name, None), [confirmed["prepare"][name] * factor])
-            for arm, entry in confirmed["arms"][name].items():
-                if arm in settings and entry["settings"] == store.digest(settings[arm]):
-                    known.setdefault((name, arm), [entry["seconds"] * factor])
+        for arm, entry in confirmed.get("arms", {}).get(name, {}).items():
+            if arm in settings and entry["settings"] == store.digest(settings[arm]):
+                factor = here / confirmed["yardstick"]
+                known[name, arm] = [entry["seconds"] * factor]
+                known[name, None] = [confirmed["prepare"][name] * factor]
     return {key: statistics.median(values) for key, values in known.items()}
 
 
