@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reprise.lab import engines, paper as papers, results
+from reprise.lab import engines, paper as papers, results, runner
 from reprise.lab.paper import Paper
 from reprise.lab.plan import make_plan
 from reprise.lab.publish import RefusedError, _drawn, confirm, publish
@@ -105,7 +105,7 @@ def test_stale_by_code_and_by_claims_but_not_by_words(coin: Paper) -> None:
 def test_confirm_needs_something_to_compare(coin: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
     run(coin)
     publish(coin, "laptop")
-    monkeypatch.setattr("reprise.lab.publish._smoke", lambda *_: {})
+    monkeypatch.setattr("reprise.lab.publish._smoke", lambda *_: [])
     with pytest.raises(RefusedError, match="nothing at smoke scale"):
         confirm(coin)
 
@@ -117,7 +117,13 @@ def test_confirm_tells_equal_bits_from_others(coin: Paper) -> None:
     git(coin.folder, "commit", "--quiet", "-m", "Publish")
     edit(coin, "first, last = heads.chunk(2)", "first, last = heads.split(len(heads) // 2)")
     assert results.status(coin).mark == "stale"
+    smoke = make_plan(coin, "smoke")
+    assert runner.estimate(smoke) is None
     assert confirm(coin) == {"equal": True, "trials": 2, "differs": None}
+    assert results.smoke_costs(coin)["arms"]["recipe"].keys() == {"fair", "bent"}
+    estimate = runner.estimate(smoke)
+    assert estimate is not None and estimate < 60
+    assert runner.estimate(make_plan(coin, "smoke", overrides=["throws=7"])) is None
     assert results.status(coin).mark == "confirmed"
     edit(coin, "- 0.05", "- 0.04")
     assert results.status(coin).mark == "stale"

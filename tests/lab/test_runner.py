@@ -38,3 +38,18 @@ def test_what_is_finished_comes_at_once_and_takes_no_part(two: list[Plan], monke
     assert first.paper.slug == "coin" and outcome.records == before.records
     monkeypatch.setitem(runner.ENGINES, "local", lambda units: pytest.fail("there is nothing to run"))
     assert [plan.paper.slug for plan, _ in runner.run([coin], Console(quiet=True))] == ["coin"]
+
+
+def test_what_takes_longest_begins_first_and_papers_stay_together(
+    two: list[Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = {"coin": 1.0, "penny": 5.0}
+    monkeypatch.setattr(
+        runner,
+        "_known_costs",
+        lambda plan: dict.fromkeys([("recipe", "fair"), ("recipe", "bent")], costs[plan.paper.slug]),
+    )
+    begun: list[str] = []
+    monkeypatch.setitem(runner.ENGINES, "local", lambda units: iter([begun.append(unit.name) for unit in units][:0]))
+    assert not list(runner.run(two, Console(quiet=True)))
+    assert [name.split("/")[0] for name in begun] == ["penny"] * 3 + ["coin"] * 3
