@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from rich.console import Console
@@ -75,9 +76,13 @@ def main(arguments: list[str]) -> int:
 def _measured(names: list[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     """Each benchmark when it is done, with what it measured or what broke it."""
     together = [name for name in names if name not in ALONE]
-    for some, jobs in ((together, options.jobs), ([name for name in names if name in ALONE], 1)):
+    cores: SimpleQueue[set[int] | None] = SimpleQueue()  # that are free; None where processes cannot be kept to one
+    pin = hasattr(os, "sched_setaffinity")
+    for core in sorted(os.sched_getaffinity(0))[: options.jobs] if pin else range(options.jobs):
+        cores.put({core} if pin else None)
+    for some, jobs, on in ((together, options.jobs, cores), ([name for name in names if name in ALONE], 1, None)):
         with ThreadPoolExecutor(jobs) as threads:
-            futures = {threads.submit(_in_a_process, name, options.once): name for name in some}
+            futures = {threads.submit(_in_a_process, name, options.once, on): name for name in some}
             for future in as_completed(futures):
                 error = future.exception()
                 if error is not None and not isinstance(error, Exception):
@@ -85,9 +90,15 @@ def _measured(names: list[str], options: argparse.Namespace) -> Iterator[tuple[s
                 yield futures[future], error or future.result()
 
 
-def _in_a_process(name: str, once: bool) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, name, once).result()
+def _in_a_process(name: str, once: bool, cores: SimpleQueue[set[int] | None] | None) -> dict[str, Any]:
+    core = None if cores is None else cores.get()
+    try:
+        options: dict[str, Any] = {"initializer": os.sched_setaffinity, "initargs": (0, core)} if core else {}
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), **options) as pool:
+            return pool.submit(measure, name, once).result()
+    finally:
+        if cores is not None:
+            cores.put(core)
 
 
 def load(path: Path) -> dict[str, Any]:
