@@ -51,5 +51,5 @@ def test_what_takes_longest_begins_first_and_papers_stay_together(
     )
     begun: list[str] = []
     monkeypatch.setitem(runner.ENGINES, "local", lambda units: iter([begun.append(unit.name) for unit in units][:0]))
-    assert not list(runner.run(two, Console(quiet=True)))
+    assert not list(runner.run([*two, two[0]], Console(quiet=True)))
     assert [name.split("/")[0] for name in begun] == ["penny"] * 3 + ["coin"] * 3

@@ -26,7 +26,7 @@ __all__ = ["local", "ray", "warm_up"]
 
 # Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
-# What nearly every child imports, PyTorch's optimisers among it: the server loads it once, beside the planning.
+# What nearly every child imports (making an optimiser does torch._dynamo): loaded once, while this process plans.
 PRELOAD = ["reprise.lab.forked", "torch", "torch._dynamo", "matplotlib.figure", "sklearn.datasets", "reprise.cli",
            "reprise.lab.plan", "reprise.lab.seeding", "reprise.lab.trial", "reprise.lab.unit"]  # fmt: skip
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit

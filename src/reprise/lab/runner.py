@@ -82,10 +82,10 @@ def run(
 
 
 def _longest_first(plans: Sequence[Plan], work: Work) -> list[Unit]:
-    """The units of papers, which stay together so that one after the other is done; last comes what is short."""
+    """Each unit once, the longest first; those of a paper stay together, so that one paper after the other is done."""
     ordered = [sorted(plan.units, key=work.cost, reverse=True) for plan in plans]
     ordered.sort(key=lambda units: work.cost(units[0]), reverse=True)
-    return [unit for units in ordered for unit in units]
+    return list({unit.name: unit for units in ordered for unit in units}.values())
 
 
 def _named(plan: Plan) -> Plan:
