@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def devices() -> list[str]:
     return [name for name, found in there.items() if found]
 
 
-@lru_cache(maxsize=1)
+@cache
 def machine() -> dict[str, Any]:
     """What this machine is, and how fast: seconds for a fixed piece of work on one core."""
     return {"system": platform.system(), "processor": _processor(), "cores": cores(), "yardstick": _yardstick()}
