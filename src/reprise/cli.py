@@ -256,11 +256,13 @@ def run(
     if everything == bool(slugs):
         raise PaperError("name the papers to run, or --all; `reprise list` shows them")
     options = {"address": address} if engine == "ray" and address else {}
+    names = list(papers.slugs() if everything else dict.fromkeys(slugs))
     if engine == "local" and not dry_run:
-        engines.warm_up()
+        named = [papers.find(name.partition("/")[0]) for name in names]
+        engines.warm_up(experiment.file for paper in named for experiment in paper.experiments.values())
     screen = errors if as_json else console
     plans, costs = [], {}
-    for name in papers.slugs() if everything else dict.fromkeys(slugs):
+    for name in names:
         slug, _, experiment = name.partition("/")
         try:
             plan = make_plan(

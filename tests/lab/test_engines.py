@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reprise.lab import engines, paper as papers, results
+from reprise.lab import engines, modules, paper as papers, results
 from reprise.lab.plan import Plan, make_plan
 from reprise.lab.provenance import cores
 from reprise.lab.unit import Event, Failed, Finished
@@ -35,18 +35,33 @@ def test_order_and_choice_of_arms_change_no_number(toys: Path, monkeypatch: pyte
 
 
 def test_a_trial_costs_little_beyond_its_own_work(toys: Path) -> None:
-    engines.warm_up()
+    context = engines.warm_up()
     list(engines.local(coin(1, "throws=10").units))  # the server has loaded PyTorch by now
     overheads = []
     for throws in (20, 30, 40):  # trials that nobody has kept; what else the machine does meanwhile is not our cost
+        start = time.perf_counter()
+        with context.Pool(cores(), maxtasksperchild=1) as pool:  # nor what it takes the machine to start a process
+            pool.map(abs, range(10), chunksize=1)
+        bare = time.perf_counter() - start
         plan = coin(10, f"throws={throws}")
         start = time.perf_counter()
         events = list(engines.local(plan.units))
         seconds = sum(event.seconds for event in events if isinstance(event, Finished))
-        overheads.append(time.perf_counter() - start - seconds / min(10, cores()))
-        if overheads[-1] / 20 < 0.3:
+        overheads.append((time.perf_counter() - start - seconds / min(10, cores()) - bare) / 20)
+        if overheads[-1] < 0.3:
             break
-    assert min(overheads) / 20 < 0.3
+    assert min(overheads) < 0.3
+
+
+def test_the_server_loads_what_trials_import_and_no_more(toys: Path, tmp_path: Path) -> None:
+    assert engines._imports(papers.find("coin").experiments["recipe"].file) == [modules.LAB]
+    stopping = engines._imports(papers.find("optimal-stopping").experiments["recipe"].file)
+    assert {"torch._dynamo", "matplotlib.figure", "reprise.training.fit"} <= {*stopping}
+    assert "sklearn.datasets" not in stopping
+    assert "sklearn.datasets" in engines._imports(papers.find("cnn-svm").experiments["recipe"].file)
+    damaged = tmp_path / "recipe.py"
+    damaged.write_text("def measure(trial:\n")
+    assert engines._imports(damaged) == []
 
 
 def test_ray_gives_the_same_numbers_and_survives_the_loss_of_a_node(

@@ -12,13 +12,13 @@ import socket
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from reprise.lab import store
+from reprise.lab import modules, store
 from reprise.lab.provenance import cores
 from reprise.lab.unit import Event, Failed, Progress, Unit, run_unit
 
@@ -26,9 +26,10 @@ __all__ = ["local", "ray", "warm_up"]
 
 # Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
-# What nearly every child imports (making an optimiser does torch._dynamo): loaded once, while this process plans.
-PRELOAD = ["reprise.lab.forked", "torch", "torch._dynamo", "matplotlib.figure", "sklearn.datasets", "reprise.cli",
-           "reprise.lab.plan", "reprise.lab.seeding", "reprise.lab.trial", "reprise.lab.unit"]  # fmt: skip
+# What every child imports, and what takes long of that which our modules import only once they need it.
+PRELOAD = ["reprise.lab.forked", "torch", "reprise.cli", "reprise.lab.plan", "reprise.lab.seeding",
+           "reprise.lab.trial", "reprise.lab.unit"]  # fmt: skip
+LATE = {"sklearn": "sklearn.datasets", "pyarrow": "pyarrow.parquet", "reprise.training.fit": "torch._dynamo"}
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
 
 
@@ -45,15 +46,26 @@ def log_of(unit: Unit) -> Path:
 # This machine --------------------------------------------------------------------------------------------------------
 
 
-def warm_up() -> Any:
-    """Start the server that children are forked from, so that it loads PyTorch while this process does other things."""
+def warm_up(recipes: Iterable[Path] = ()) -> Any:
+    """Start the server that children are forked from; while this process goes on, it loads what the recipes need."""
     for name in ONE_THREAD:
         os.environ[name] = "1"
     os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload([*PRELOAD, *dict.fromkeys(name for file in recipes for name in _imports(file))])
     forkserver.ensure_running()
     return context
+
+
+def _imports(recipe: Path) -> list[str]:
+    """What the trials of a recipe import; nothing if it cannot be read, which is told later."""
+    try:
+        ours = [name for name in modules.closure(recipe) if not name.startswith("reprise.papers.")]
+        late = [LATE[name] for name in [*ours, *modules.third_party(recipe)] if name in LATE]
+        drawn = any("\nfrom matplotlib" in file.read_text(encoding="utf-8") for file in recipe.parent.glob("*.py"))
+    except (OSError, ValueError, SyntaxError):
+        return []
+    return [*late, *ours, *["matplotlib.figure"] * drawn]
 
 
 def local(units: Sequence[Unit]) -> Iterator[Event]:
@@ -62,7 +74,7 @@ def local(units: Sequence[Unit]) -> Iterator[Event]:
     A child is forked from a server that has PyTorch loaded, so it starts in hundredths of a second. If it dies, that is
     told as the failure of its unit, and the rest goes on. If this process dies, its children end themselves.
     """
-    context = warm_up()
+    context = warm_up(unit.experiment.file for unit in units)
     waiting = sorted(units, key=lambda unit: unit.experiment.alone)
     running: dict[Connection, tuple[Unit, Any]] = {}
     finished: set[str] = set()

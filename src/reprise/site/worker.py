@@ -84,8 +84,9 @@ def perform(queue: Queue, run: Run) -> tuple[int, int]:
         PaperError, DataMissing, OSError: it cannot run here; the message says what to do.
         KeyboardInterrupt: it was told to stop.
     """
-    engines.warm_up()
-    plan = make_plan(papers.find(run.slug), run.scale, seeds=parse_seeds(run.seeds) if run.seeds else None)
+    paper = papers.find(run.slug)
+    engines.warm_up(experiment.file for experiment in paper.experiments.values())
+    plan = make_plan(paper, run.scale, seeds=parse_seeds(run.seeds) if run.seeds else None)
     trials = sum(len(part.jobs) for part in plan.parts)
     todo = runner.pending(plan)
     about = {"trials": trials, "kept": trials - todo, "seconds": runner.estimate(plan), "skipped": dict(plan.skipped)}
