@@ -143,9 +143,9 @@ class LinearInterpreter:
         parts = []
         for start in range(0, len(flat), self.batch_size):
             chunk = flat[start : start + self.batch_size, None].to(self.x0.device)
-            units = torch.zeros(len(chunk), shape.numel(), dtype=self.x0.dtype, device=self.x0.device)
+            units = self.x0.new_zeros(len(chunk), shape.numel())
             parts.append(product(units.scatter_(1, chunk, 1).view(-1, *shape)))
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def matrix(self, limit: int = 2**30) -> Tensor:
         """F, (output elements, input elements), for small networks.
@@ -308,13 +308,12 @@ def _batched(
 
 def _flat(indices: Indices, shape: torch.Size) -> Tensor:
     index = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
-    if index.dtype.kind not in "iu" or index.size == 0 or index.shape[1:] not in ((), (len(shape),)):
+    if index.dtype.kind not in "iu" or not index.size or index.shape[1:] not in ((), (len(shape),)) or not index.ndim:
         raise ValueError(f"indices are whole numbers, or one tuple of {len(shape)} for each element, not {indices}")
-    places, sizes = ((index,), (shape.numel(),)) if index.ndim == 1 else (tuple(index.T), tuple(shape))
-    try:
-        return torch.from_numpy(np.ravel_multi_index(places, sizes))
-    except ValueError:
-        raise ValueError(f"index {indices} is out of range for {tuple(shape)}") from None
+    sizes = shape if index.ndim == 2 else (shape.numel(),)
+    if index.min() < 0 or (index.reshape(-1, len(sizes)).max(0) >= sizes).any():
+        raise ValueError(f"index {indices} is out of range for {tuple(shape)}")
+    return torch.from_numpy(index if index.ndim == 1 else np.ravel_multi_index(tuple(index.T), sizes)).long()
 
 
 def _beyond(basis: Tensor, block: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reprise.explain.linear_interpreters.lanes import Call, Lanes, Rule
+from reprise.explain.linear_interpreters.lanes import Call, Lanes, Rule, at_once
 
 __all__ = ["AFFINE", "NONLINEAR"]
 
@@ -45,6 +45,7 @@ def identity(call: Call) -> Any:
     return call.args[0]
 
 
+@at_once
 def weighted(call: Call) -> Any:
     """Convolutions, transposed convolutions and linear layers. A computed weight is one factor of a product: frozen."""
     x = call.signal
@@ -123,6 +124,7 @@ def dropout(call: Call) -> Any:
 # Non-linear units: the action of lane 0's decision --------------------------------------------------------------------
 
 
+@at_once
 def relu(call: Call) -> Any:
     """1[x0 > 0] x1."""
     if call.native:
@@ -183,6 +185,7 @@ def gated(call: Call) -> Any:
     return call.freeze(lambda t: t.chunk(2, dim)[0] * gate)
 
 
+@at_once
 def max_pool(call: Call) -> Any:
     """Of x1 the positions that won in x0; of equal ones the first, as PyTorch has it."""
     name = call.function.__name__.removesuffix("_with_indices")

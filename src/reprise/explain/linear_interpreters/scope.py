@@ -179,7 +179,7 @@ class LinearScope:
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Modules with actions of their own run in lane 0 only, and their action in lane 1."""
-        if any(module.training for module in self.model.modules()):
+        if _training(self.model):
             training = next(name for name, module in self.model.named_modules() if module.training)
             raise ValueError(
                 f"{repr(training) if training else 'the network'} is in training mode, where pictures would mix and "
@@ -196,6 +196,11 @@ class LinearScope:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _training(model: nn.Module) -> bool:
+    """Whether it or a part of it is in training mode; ``modules`` makes a name for each, which takes longer."""
+    return model.training or any(map(_training, model.children()))
 
 
 def _hook(module: nn.Module, action: Action) -> list[Any]:
