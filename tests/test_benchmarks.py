@@ -61,6 +61,16 @@ def test_a_ratio_that_left_its_spread_is_told(table: object) -> None:
     assert main.changes(kept, slower) == ["changed: sums, 3 against other: 3.00, now 1.10"]
 
 
+def test_measured_again_the_spread_covers_both(table: object) -> None:
+    main = importlib.import_module("benchmarks.__main__")
+    row = {"work": "sums", "size": "3", "peer": "other", "settings": "best"}
+    kept, found = {"rows": [row | {"spread": [2, 3, 4, 6]}]}, {"rows": [row | {"spread": [1, 2, 5, 7]}]}
+    assert main.widened(kept, found) == {"rows": [row | {"spread": [1, 3, 4, 7]}]}
+    assert main.widened(None, found) == found
+    other = {"rows": [row | {"size": "4", "spread": [8, 9, 8, 9]}, row | {"spread": None}]}
+    assert main.widened(other, found) == found and main.widened(kept, other) == other
+
+
 def test_other_outputs_are_refused(table: object) -> None:
     with pytest.raises(ValueError, match="peer and ours differ by 1"):
         list(table.compare("numbers", lambda: 1.0, {"other": lambda: 2.0}))  # type: ignore[attr-defined]
