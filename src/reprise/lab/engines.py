@@ -47,7 +47,10 @@ def log_of(unit: Unit) -> Path:
 
 
 def warm_up(recipes: Iterable[Path] = ()) -> Any:
-    """Start the server that children are forked from; while this process goes on, it loads what the recipes need."""
+    """Start the server that children are forked from; while this process goes on, it loads what the recipes need.
+
+    One server serves a process for as long as that lives: who edits the library meanwhile starts a new process.
+    """
     for name in ONE_THREAD:
         os.environ[name] = "1"
     os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
