@@ -27,8 +27,8 @@ __all__ = ["local", "ray", "warm_up"]
 # Large activations otherwise come from fresh pages of the kernel each time: up to three times slower for small CNNs.
 MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 # What every child imports, and what takes long of that which our modules import only once they need it.
-PRELOAD = ["reprise.lab.forked", "torch", "reprise.cli", "reprise.lab.plan", "reprise.lab.seeding",
-           "reprise.lab.trial", "reprise.lab.unit"]  # fmt: skip
+PRELOAD = ["reprise.lab.forked", "torch", "numpy.random", "PIL.PngImagePlugin", "reprise.cli", "reprise.lab.plan",
+           "reprise.lab.seeding", "reprise.lab.trial", "reprise.lab.unit"]  # fmt: skip
 LATE = {"sklearn": "sklearn.datasets", "pyarrow": "pyarrow.parquet", "reprise.training.fit": "torch._dynamo"}
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # torch gets its threads from the unit
 
