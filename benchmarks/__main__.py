@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.table import measure
+from benchmarks.table import Row, measure
 from reprise.files import written_whole
 from reprise.lab.speed_table import Benchmark, behind, markdown, parse, summary, verdict
 
@@ -121,25 +121,25 @@ def keep(path: Path, content: dict[str, Any]) -> None:
 
 def widened(kept: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any]:
     """What was measured, with the spread of both: rounds of one process share its memory and its neighbours."""
-    before = {_key(row): row["spread"] for row in kept["rows"]} if kept else {}
+    before = {_key(Row(**row)): row["spread"] for row in kept["rows"]} if kept else {}
     rows = []
     for row in measured["rows"]:
-        if (old := before.get(_key(row))) and (new := row["spread"]):
+        if (old := before.get(_key(Row(**row)))) and (new := row["spread"]):
             row = row | {"spread": [min(old[0], new[0]), max(old[1], new[1]), min(old[2], new[2]), max(old[3], new[3])]}
         rows.append(row)
     return measured | {"rows": rows}
 
 
-def _key(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(row[name] for name in ("work", "size", "peer", "settings"))
+def _key(row: Row) -> tuple[str, ...]:
+    return row.work, row.size, row.peer, row.settings
 
 
 def changes(kept: list[Benchmark], measured: list[Benchmark]) -> list[str]:
     """A line for every ratio whose range, of the quickest and slowest rounds, does not meet the range that is kept."""
-    before = {(row.work, row.size, row.peer, row.settings): row for each in kept for row in each.rows}
+    before = {_key(row): row for each in kept for row in each.rows}
     lines = []
     for row in (row for each in measured for row in each.rows):
-        old = before.get((row.work, row.size, row.peer, row.settings))
+        old = before.get(_key(row))
         if old is None or old.spread is None or row.spread is None:
             continue
         (low, high), (old_low, old_high) = _range(row.spread), _range(old.spread)
