@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -69,6 +70,21 @@ def test_measured_again_the_spread_covers_both(table: object) -> None:
     assert main.widened(None, found) == found
     other = {"rows": [row | {"size": "4", "spread": [8, 9, 8, 9]}, row | {"spread": None}]}
     assert main.widened(other, found) == found and main.widened(kept, other) == other
+
+
+def test_a_ratio_counts_as_changed_where_two_processes_agree(table: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = importlib.import_module("benchmarks.__main__")
+    row, rest = {"work": "sums", "peer": "other", "ratio": 1.0}, {"measured": "", "machine": {}, "versions": {}}
+    kept, like_it, slower = (
+        rest | {"rows": [dataclasses.asdict(Row(**row, spread=spread))]}
+        for spread in ((1, 2, 4, 6), (1, 2, 5, 6), (4, 5, 4, 5))
+    )
+    for measured, changed in (([like_it], 0), ([slower, like_it], 0), ([slower, slower], 1)):
+        answers = iter(measured)
+        monkeypatch.setattr(main, "_in_a_process", lambda *_, answers=answers: next(answers))
+        found = main._settled("sums", False, kept, None)
+        assert len(main.changes(*(speed_table.parse({"sums": each}) for each in (kept, found)))) == changed
+        assert next(answers, None) is None
 
 
 def test_other_outputs_are_refused(table: object) -> None:
