@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes.util
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -99,11 +100,11 @@ def _measured(
 def _settled(
     name: str, once: bool, kept: dict[str, Any] | None, cores: SimpleQueue[set[int] | None] | None
 ) -> dict[str, Any]:
-    """What a process measured, and where a ratio left the spread that is kept, what a second one measured, too."""
+    """What a process measured, or two where a ratio of the first left the spread that is kept, or fell behind."""
     found = _in_a_process(name, once, cores)
-    if kept and changes(parse({name: kept}), parse({name: found})):
-        print(f"{name}: a ratio left its spread; a second process measures it all again", flush=True)
-        found = widened(found, _in_a_process(name, once, cores))
+    if kept and (changes(parse({name: kept}), parse({name: found})) or behind(parse({name: found}))):
+        print(f"{name}: a ratio left its spread or fell behind; a second process measures it all again", flush=True)
+        found = pooled(found, _in_a_process(name, once, cores))
     return found
 
 
@@ -143,6 +144,18 @@ def widened(kept: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, 
             row = row | {"spread": [min(old[0], new[0]), max(old[1], new[1]), min(old[2], new[2]), max(old[3], new[3])]}
         rows.append(row)
     return measured | {"rows": rows}
+
+
+def pooled(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What two processes measured of the same code: geometric means of their medians, and the spread of both."""
+    before, rows = {_key(Row(**row)): row for row in first["rows"]}, []
+    for row in widened(first, second)["rows"]:
+        old = before.get(_key(Row(**row)), row)
+        if None not in (old["ours"], old["theirs"], row["ours"], row["theirs"]):
+            ours, theirs = (math.sqrt(old[side] * row[side]) for side in ("ours", "theirs"))
+            row = row | {"ours": ours, "theirs": theirs, "ratio": theirs / ours}
+        rows.append(row)
+    return second | {"rows": rows}
 
 
 def _key(row: Row) -> tuple[str, ...]:

@@ -72,19 +72,30 @@ def test_measured_again_the_spread_covers_both(table: object) -> None:
     assert main.widened(other, found) == found and main.widened(kept, other) == other
 
 
-def test_a_ratio_counts_as_changed_where_two_processes_agree(table: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_left_its_spread_or_fell_behind_is_measured_twice(table: object, monkeypatch: pytest.MonkeyPatch) -> None:
     main = importlib.import_module("benchmarks.__main__")
-    row, rest = {"work": "sums", "peer": "other", "ratio": 1.0}, {"measured": "", "machine": {}, "versions": {}}
-    kept, like_it, slower = (
-        rest | {"rows": [dataclasses.asdict(Row(**row, spread=spread))]}
-        for spread in ((1, 2, 4, 6), (1, 2, 5, 6), (4, 5, 4, 5))
+
+    def measured(*spread: float) -> dict[str, object]:
+        row = Row("sums", "other", ours=spread[0], theirs=spread[2], spread=spread, ratio=spread[2] / spread[0])  # type: ignore[arg-type]
+        return {"measured": "", "machine": {}, "versions": {}, "rows": [dataclasses.asdict(row)]}
+
+    kept, like_it, slower, behind = (
+        measured(1, 2, 4, 6),
+        measured(1, 2, 4, 7),
+        measured(4, 5, 4, 5),
+        measured(2, 3, 1, 9),
     )
-    for measured, changed in (([like_it], 0), ([slower, like_it], 0), ([slower, slower], 1)):
-        answers = iter(measured)
+    for processes, ratio, changed in (
+        ([like_it], 4, 0),
+        ([slower, like_it], 2, 0),
+        ([slower, slower], 1, 1),
+        ([behind, like_it], 2**0.5, 0),
+    ):
+        answers = iter(processes)
         monkeypatch.setattr(main, "_in_a_process", lambda *_, answers=answers: next(answers))
-        found = main._settled("sums", False, kept, None)
-        assert len(main.changes(*(speed_table.parse({"sums": each}) for each in (kept, found)))) == changed
-        assert next(answers, None) is None
+        old, found = (speed_table.parse({"sums": each}) for each in (kept, main._settled("sums", False, kept, None)))
+        assert found[0].rows[0].ratio == pytest.approx(ratio)
+        assert len(main.changes(old, found)) == changed and next(answers, None) is None
 
 
 def test_other_outputs_are_refused(table: object) -> None:
