@@ -153,7 +153,8 @@ def pooled(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         old = before.get(_key(Row(**row)), row)
         if None not in (old["ours"], old["theirs"], row["ours"], row["theirs"]):
             ours, theirs = (math.sqrt(old[side] * row[side]) for side in ("ours", "theirs"))
-            row = row | {"ours": ours, "theirs": theirs, "ratio": theirs / ours}
+            share = row["share"] and row["share"] * row["ours"] / ours
+            row = row | {"ours": ours, "theirs": theirs, "ratio": theirs / ours, "share": share}
         rows.append(row)
     return second | {"rows": rows}
 

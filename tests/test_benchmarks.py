@@ -76,7 +76,15 @@ def test_what_left_its_spread_or_fell_behind_is_measured_twice(table: object, mo
     main = importlib.import_module("benchmarks.__main__")
 
     def measured(*spread: float) -> dict[str, object]:
-        row = Row("sums", "other", ours=spread[0], theirs=spread[2], spread=spread, ratio=spread[2] / spread[0])  # type: ignore[arg-type]
+        row = Row(
+            "sums",
+            "other",
+            ours=spread[0],
+            theirs=spread[2],
+            spread=spread,
+            ratio=spread[2] / spread[0],
+            share=1 / spread[0],
+        )  # type: ignore[arg-type]
         return {"measured": "", "machine": {}, "versions": {}, "rows": [dataclasses.asdict(row)]}
 
     kept, like_it, slower, behind = (
@@ -94,7 +102,8 @@ def test_what_left_its_spread_or_fell_behind_is_measured_twice(table: object, mo
         answers = iter(processes)
         monkeypatch.setattr(main, "_in_a_process", lambda *_, answers=answers: next(answers))
         old, found = (speed_table.parse({"sums": each}) for each in (kept, main._settled("sums", False, kept, None)))
-        assert found[0].rows[0].ratio == pytest.approx(ratio)
+        row = found[0].rows[0]
+        assert row.ratio == pytest.approx(ratio) and row.share == pytest.approx(1 / row.ours)
         assert len(main.changes(old, found)) == changed and next(answers, None) is None
 
 

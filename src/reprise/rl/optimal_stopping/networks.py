@@ -237,6 +237,10 @@ class DOSNetworks(nn.Module):
 
     Batch norm, then two hidden layers, each affine, batch norm and ReLU, then the affine score.
 
+    Where all paths start at one price, the norms of the first date see a constant: 0 in training, but in evaluation
+    what their running means still lack, over a deviation near zero. So look at the share of paths that stop at the
+    first date: if it is not 0 where nothing is paid there, the evaluated score is this artefact.
+
     Args:
         n_dates: N.
         assets: d.
